@@ -18,9 +18,10 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub(crate) struct Array(pub(crate) DispatchTensor);
 
-/// Operations whose result has the kind, element type and device of `self`.
+/// Operations on floats, whose result has the element type and device of `self`; comparisons, whose
+/// result is a mask.
 impl Array {
-    /// The same values under another shape of as many elements.
+    /// The elements under another shape of the same size.
     #[must_use]
     pub(crate) fn reshape(self, shape: &[usize]) -> Self {
         if self.shape() == shape {
@@ -98,7 +99,7 @@ impl Array {
         Self(Dispatch::float_neg(self.0))
     }
 
-    /// The same numbers in another float type.
+    /// The elements in another float type.
     pub(crate) fn cast(self, dtype: FloatDType) -> Self {
         if FloatDType::from(self.dtype()) == dtype { self } else { Self(Dispatch::float_cast(self.0, dtype)) }
     }
@@ -135,7 +136,7 @@ impl Array {
         Self(Dispatch::float_abs(self.0))
     }
 
-    /// -1, 0 or 1.
+    /// The sign of each element: -1, 0 or 1.
     pub(crate) fn sign(self) -> Self {
         Self(Dispatch::float_sign(self.0))
     }
@@ -150,7 +151,7 @@ impl Array {
         Self(Dispatch::float_round(self.0))
     }
 
-    /// Whole numbers as indices.
+    /// Elements that are whole numbers, as indices.
     pub(crate) fn into_indices(self) -> Self {
         let kind = int_dtype(&self.device());
         Self(Dispatch::float_into_int(self.0, kind))
@@ -218,7 +219,7 @@ impl Array {
         Self(Dispatch::bool_and(self.0, other.0))
     }
 
-    /// True where the mask is not.
+    /// True where the mask is false.
     pub(crate) fn not(self) -> Self {
         Self(Dispatch::bool_not(self.0))
     }
@@ -246,7 +247,7 @@ impl Array {
         Self(Dispatch::float_equal_elem(self.0.clone(), Scalar::Float(bound), bool_dtype(&self.device())))
     }
 
-    /// A mask as numbers, 1 where it is true and 0 elsewhere.
+    /// A mask as floats: 1 where it is true, and 0 elsewhere.
     pub(crate) fn mask_as_numbers(self, place: &Placement) -> Self {
         Self(Dispatch::bool_into_float(self.0, place.dtype))
     }
@@ -298,12 +299,12 @@ impl Array {
         Self(Dispatch::float_select(self.0, axis, indices.0))
     }
 
-    /// The slices of `values` added at a list of indices along an axis.
+    /// The array with the slices of `values` added at a list of indices along an axis.
     pub(crate) fn select_add(self, axis: usize, indices: Self, values: Self) -> Self {
         Self(Dispatch::float_select_assign(self.0, axis, indices.0, values.0, IndexingUpdateOp::Add))
     }
 
-    /// `values` added at `indices` along an axis.
+    /// The array with `values` added at `indices` along an axis.
     pub(crate) fn scatter_add(self, axis: usize, indices: Self, values: Self) -> Self {
         Self(Dispatch::float_scatter(axis, self.0, indices.0, values.0, IndexingUpdateOp::Add))
     }
@@ -311,13 +312,14 @@ impl Array {
 
 /// Masks and selections by them.
 impl Array {
-    /// `value` where the mask is true; both have one shape, or the mask axes of size 1.
+    /// The array with `value` where the mask is true; both have one shape, or the mask has axes of
+    /// size 1.
     pub(crate) fn fill(self, mask: Self, value: f64) -> Self {
         let mask = mask.expand_mask(&self.shape());
         Self(Dispatch::float_mask_fill(self.0, mask.0, Scalar::Float(value)))
     }
 
-    /// The elements of `other` where the mask is true; all three have one shape.
+    /// The array with the elements of `other` where the mask is true; all three have one shape.
     pub(crate) fn choose(self, mask: Self, other: Self) -> Self {
         Self(Dispatch::float_mask_where(self.0, mask.0, other.0))
     }
@@ -346,7 +348,7 @@ impl Array {
 
 /// Creation, transfer and reading.
 impl Array {
-    /// Number of elements along each axis.
+    /// The number of elements along each axis.
     #[must_use]
     pub(crate) fn shape(&self) -> Vec<usize> {
         self.0.shape().iter().copied().collect()
@@ -362,13 +364,13 @@ impl Array {
         self.0.device()
     }
 
-    /// All elements `value`, with the element type and device of `like`.
+    /// An array whose elements are all `value`, with the element type and device of `like`.
     pub(crate) fn full(shape: &[usize], value: f64, like: &Placement) -> Self {
         let shape = Shape::from(shape.to_vec());
         Self(Dispatch::float_full(shape, Scalar::Float(value), &like.device, like.dtype))
     }
 
-    /// All elements 0, with the element type and device of `self`.
+    /// An array of zeros, with the element type and device of `self`.
     pub(crate) fn zeros_like(&self, shape: &[usize]) -> Self {
         Self::full(shape, 0.0, &self.place())
     }

@@ -42,6 +42,7 @@ impl<'a> CheckedSamples<'a> {
     /// The batch that starts with sample `first`, padded with copies of that sample.
     pub(crate) fn batch(&self, first: usize) -> Result<TensorData> {
         let (batch, shape) = (self.size(first), self.data.shape());
+        // Samples are copied as bytes, whatever their float type.
         let size = self.data.num_elements() / self.count * self.program.plan().precision().bytes();
         let bytes = self.data.as_bytes();
         let sample = |index: usize| {
@@ -111,6 +112,7 @@ impl<T: Send, E: Send> Queue<T, E> {
         for result in results {
             match result {
                 Ok(results) => self.ready.extend(results.into_iter().map(Ok)),
+                // The first failure is the last result.
                 Err(error) => {
                     self.ready.push_back(Err(error));
                     self.next = samples.count;
@@ -121,6 +123,7 @@ impl<T: Send, E: Send> Queue<T, E> {
     }
 }
 
+/// The error for host data that does not have the expected type or size.
 pub(crate) fn unreadable(error: burn::tensor::DataError) -> Error {
     Error::Device(format!("{error:?}"))
 }

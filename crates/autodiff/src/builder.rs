@@ -94,7 +94,7 @@ impl GraphBuilder {
         self.samples[value].map(|lie| lie.inner)
     }
 
-    /// The node that computes a value.
+    /// The node that computes a value; none for the input and for constants.
     #[must_use]
     pub fn maker(&self, value: ValueId) -> Option<&Node> {
         match self.values[value].origin {
@@ -117,7 +117,7 @@ impl GraphBuilder {
         self.constant(name, Role::Buffer, data)
     }
 
-    /// Adds a constant of the network's code: numbers, indices (integers) or a mask (booleans).
+    /// Adds a constant of the network's code: floats, indices (integers) or a mask (booleans).
     pub fn literal(&mut self, data: TensorData) -> ValueId {
         self.constant("constant", Role::Literal, data)
     }
@@ -223,6 +223,7 @@ impl GraphBuilder {
             }
             values.push(value);
         }
+        // Nodes still name their values by the old indices.
         for node in &mut kept {
             node.inputs.iter_mut().for_each(|input| *input = renumbered[*input]);
             node.output = renumbered[node.output];

@@ -48,6 +48,7 @@ impl BurnExecutor {
             return Err(Error::Device(format!("{name} has no {}: run in f32", plan.precision)));
         }
         let place = Placement { device: device.as_dispatch().clone(), dtype };
+        // A device may have arithmetic in f64, but functions such as exp only in f32.
         let transcendental = (0..plan.graph.nodes.len())
             .find(|&i| plan.subgraph.nodes[i] && plan.graph.nodes[i].op.is_transcendental());
         if let Some(node) = transcendental.filter(|_| plan.precision == Precision::F64)
@@ -70,7 +71,7 @@ impl BurnExecutor {
         Ok(this)
     }
 
-    /// Its device and float type.
+    /// The device and float type of the run.
     pub(crate) fn place(&self) -> &Placement {
         &self.place
     }
@@ -117,6 +118,7 @@ impl BurnExecutor {
             let node = &plan.graph.nodes[index];
             let shape = plan.graph.values[node.output].shape_at(plan.batch);
             let inputs = node.inputs.iter().map(|&id| owned(&self.constants, id)).collect();
+            // Masks and indices are needed only for nodes that the reverse pass visits.
             let derives = plan.chain.iter().any(|step| step.node == index && step.derives());
             let (value, derived) = self.guard(index, || self.compute(node, inputs, &shape, derives))?;
             self.constants[node.output] = Some(value);
@@ -173,7 +175,7 @@ impl BurnExecutor {
         Ok(tape)
     }
 
-    /// One node of the forward pass.
+    /// Computes one node of the forward pass.
     fn step(&self, step: &PlannedNode, tape: &mut Tape) -> Result<()> {
         let live = &mut tape.values;
         let graph = &self.plan.graph;
@@ -306,7 +308,7 @@ impl Linearized for BurnLinearized<'_> {
     }
 }
 
-/// The rows, with rows of zeros behind them up to `count`.
+/// The rows, followed by rows of zeros up to `count`.
 fn pad_rows(rows: Array, count: usize) -> Array {
     let mut shape = rows.shape();
     if shape[0] == count {
@@ -331,6 +333,8 @@ impl BurnLinearized<'_> {
             return Err(Error::InvalidArgument("the input is not perturbed in this plan".into()));
         }
         let all = Array::from_data(cotangents, &self.executor.place);
+        // All blocks have one size, the last with rows of zeros: a row's result does not depend on
+        // how many there are.
         let mut blocks = Vec::new();
         for start in (0..count).step_by(plan.block) {
             let end = count.min(start + plan.block);
@@ -345,9 +349,9 @@ impl BurnLinearized<'_> {
         }
     }
 
-    /// One reverse pass over one block of cotangents `[block, n, ...]` of each output. Returns, for
-    /// each value, the cotangents that were not passed on: those of the leaves. The Gram matrices
-    /// of parameters with a direct use are added to `sums`.
+    /// Runs one reverse pass over one block of cotangents `[block, n, ...]` of each output.
+    /// Returns, for each value, the cotangents that were not passed on: those of the leaves. The
+    /// Gram matrices of parameters with a direct use are added to `sums`.
     pub(crate) fn reverse(
         &self,
         seeds: Vec<Array>,
@@ -387,12 +391,14 @@ impl BurnLinearized<'_> {
         let shapes: Vec<_> = inputs.iter().map(|&id| plan.graph.values[id].shape_at(plan.batch)).collect();
         let kept: Vec<_> =
             (0..inputs.len()).map(|position| self.kept(step, position, inputs[position])).collect();
+        // What the rule may read: it gets no tensor that it does not keep.
         let saved = Saved {
             inputs: &kept,
             output: self.tape.values[*output].as_ref().filter(|_| step.keeps.contains(&Keep::Output)),
             derived: self.tape.derived[step.node].as_ref(),
             shapes: &shapes,
         };
+        // Gram matrices come first: they read the cotangent that the last operand takes below.
         if let Some(sums) = sums {
             self.measure(step, &cotangent, &saved, sums)?;
         }
@@ -445,12 +451,14 @@ impl BurnLinearized<'_> {
         arrived.into_iter().reduce(Array::add)
     }
 
-    /// The Gram matrices of these tensors, and of the input behind them, for one block of
+    /// The Gram matrices of these tensors, and after them that of the input, for one block of
     /// cotangents.
     fn summed(&self, block: Array, tensors: &[LeafId]) -> Result<GramSums> {
         let plan = &self.executor.plan;
         let mut sums = GramSums::new(tensors, plan.block, self.executor.exact);
         let mut pending = self.reverse(vec![block], Some(&mut sums))?;
+        // Tensors with a direct use are summed by now. The gradients of the others have arrived at
+        // their values.
         for (tensor, slot) in sums.slots() {
             if let Some(gradients) = self.of_parameter(&mut pending, tensor) {
                 sums.gradients(slot, gradients)?;

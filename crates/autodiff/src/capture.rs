@@ -7,8 +7,8 @@
 //!   clone: BatchNorm's running state is one cell that clones share, and the move to a capture
 //!   device is one-way. `valid` makes a fresh cell, strips autodiff and initialises lazy
 //!   parameters.
-//! - One capture device (for each set of default types) serves the whole process, behind a lock:
-//!   Burn allows 65 536 of them, and one scope at a time on each.
+//! - One capture device (for each set of default types) serves the whole process, guarded by a
+//!   lock: Burn allows 65 536 of them, and one scope at a time on each.
 //! - The model sees the input as the result of an operation (x + 0, left out of the recording), so
 //!   that reading its elements fails as for any computed tensor; a decision that a model bases on
 //!   them would otherwise be recorded as if it were the same for every input.
@@ -52,10 +52,11 @@ pub(crate) struct Recording {
 /// A tensor of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ModelTensor {
-    /// Its path in PyTorch's terms.
+    /// The path in PyTorch's terms.
     pub(crate) name: String,
+    /// Whether it is trained.
     pub(crate) role: Role,
-    /// Its index among the model's tensors, in the order in which the model holds them.
+    /// The index among the model's tensors, in the order in which the model holds them.
     pub(crate) order: usize,
 }
 
@@ -87,11 +88,14 @@ where
     // Held until the recording ends: Burn allows one scope at a time on a device.
     let mut kept = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let device = recorder(&mut kept, &home);
+    // The scope gives the recorded operations. Other results of the run leave the scope by these
+    // two.
     let mut outcome = Err(failed("the recording did not begin".into(), None));
     let input = Cell::new(None);
     let captured = device.capture_scope(|scope| {
         let names = RefCell::new(Names::default());
         let run = quietly(|| {
+            // The model runs on the recording device, on zeros: their values are not read.
             configure(&device, &home);
             let moved = prepared.to_device(&device);
             moved.visit(&mut *names.borrow_mut());
@@ -104,6 +108,7 @@ where
             input.set(id(&x));
             (entry, id(&forward(&moved, x)), dtype)
         });
+        // The scope needs its end either way, without inputs and outputs if the run has failed.
         match run {
             Ok((Some(entry), Some(output), dtype)) => {
                 outcome = Ok((output, dtype, names.into_inner().found));
@@ -180,7 +185,7 @@ pub(crate) fn operation_name(op: &OperationIr) -> String {
     format!("{family}::{operation}")
 }
 
-/// Recognises the debug names of element types ("F32", "I64", "Bool").
+/// A debug name of an element type ("F32", "I64", "Bool").
 struct DTypeName;
 
 impl std::str::FromStr for DTypeName {
@@ -239,7 +244,9 @@ thread_local! {
     /// Whether this thread records a model. It is not the same as [`QUIET`]: a thread that waits
     /// inside a kernel may take up another task of its pool, and that may be a capture.
     static RECORDING: Cell<bool> = const { Cell::new(false) };
+    /// Whether a panic of this thread becomes a message instead of reaching the terminal.
     static QUIET: Cell<bool> = const { Cell::new(false) };
+    /// The message of such a panic.
     static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -264,6 +271,8 @@ impl Drop for Recorded {
 /// # Errors
 /// The message of the panic.
 pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // One hook for the whole process; what panics outside of `quietly` goes on to the hook before
+    // it.
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let previous = panic::take_hook();
@@ -335,7 +344,7 @@ impl ModuleVisitor for Names {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
         let name = self.name();
-        // To a visitor running statistics look like parameters, but they are state and not trained.
+        // A visitor sees running statistics as parameters, but they are state and not trained.
         let buffer = name.rsplit('.').next().is_some_and(|last| last.starts_with("running_"));
         let role = if buffer { Role::Buffer } else { Role::Parameter(param.id) };
         self.dtype.get_or_insert(tensor.dtype());

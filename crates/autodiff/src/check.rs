@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Constant, Graph, Node, Origin, Role, ValueId};
 use crate::ops::Op;
 
-/// The first element that is NaN or infinite: its flat index, and the number in words.
+/// The first element that is NaN or infinite: its flat index, and its value in words.
 pub(crate) fn first_non_finite(data: &TensorData) -> Option<(usize, String)> {
     let found = match data.dtype() {
         DType::F32 => position(data.as_slice::<f32>().ok()?, |x| x.is_finite()),
@@ -22,6 +22,8 @@ pub(crate) fn first_non_finite(data: &TensorData) -> Option<(usize, String)> {
 /// The first element for which `good` does not hold. Whole blocks are tested without early exit,
 /// which the compiler vectorises; usually all are good.
 fn position<T: Copy>(values: &[T], good: impl Fn(T) -> bool) -> Option<usize> {
+    /// Elements that are tested together. The number does not matter much: long for a vector, and
+    /// short for the one block that is read twice.
     const BLOCK: usize = 4096;
     let block = values.chunks(BLOCK).position(|block| !block.iter().fold(true, |all, &x| all & good(x)))?;
     let start = block * BLOCK;
@@ -112,7 +114,7 @@ pub(crate) fn distribution(logits: &[f64], classes: usize) -> Result<()> {
 }
 
 /// Refuses outputs that lie in [0, 1] for every input, because the last operation bounds them;
-/// operations behind it that only move elements are ignored.
+/// operations after it that only move elements are ignored.
 ///
 /// # Errors
 /// [`Error::Probabilities`] after a softmax over the classes; [`Error::Bounded`] after any other
@@ -122,6 +124,7 @@ pub(crate) fn unbounded(graph: &Graph) -> Result<()> {
         Origin::Node(node) => Some(node),
         Origin::Input | Origin::Constant(_) => None,
     };
+    // From the output back to the operation that computes its elements.
     let mut id = graph.output;
     while let Some(node) = producer(id) {
         let Node { op, inputs, output, .. } = &graph.nodes[node];
@@ -146,16 +149,19 @@ pub(crate) fn unbounded(graph: &Graph) -> Result<()> {
     Ok(())
 }
 
-/// How far from 1 a sum of probabilities in single precision may be.
+/// How far from 1 a sum of probabilities may be: more than single precision rounds the sum of a
+/// thousand of them. With less, probabilities would pass as logits.
 const DISTRIBUTION_TOLERANCE: f64 = 1e-4;
 
 fn is_distribution(row: &[f64]) -> bool {
     row.iter().all(|&p| p >= 0.0) && (row.iter().sum::<f64>() - 1.0).abs() < DISTRIBUTION_TOLERANCE
 }
 
-/// A synthetic sample from a fixed pseudo-random sequence: numbers in [0, 1) in even draws, numbers
-/// in (-3, 3) with alternating signs in odd ones.
+/// A synthetic sample from a fixed pseudo-random sequence: elements in [0, 1) in even draws,
+/// elements in (-3, 3) with alternating signs in odd ones.
 pub(crate) fn draw_sample(shape: &[usize], draw: usize) -> Vec<f32> {
+    // Xorshift (Marsaglia 2003) from a seed of the draw. The upper 24 bits are the digits of an
+    // f32.
     let mut state = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(draw as u64 + 1);
     let mut next = || {
         state ^= state << 13;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// The combinations of the logits whose gradients are asked for at one sample.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Combinations {
-    /// z_k - z_K for k = 1 .. K-1: every function of the probabilities depends on these alone.
+    /// z_k - z_K for k = 1 .. K-1: every function of the probabilities depends only on these.
     #[default]
     Differences,
     /// z_k for k = 1 .. K: needed for functions that change when a constant is added to all logits.
@@ -22,7 +22,7 @@ impl Combinations {
     /// V, the number of combinations of `classes` logits.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for no rows, or rows that have not K numbers each.
+    /// [`Error::InvalidArgument`] for no rows, or rows that do not have K coefficients each.
     pub(crate) fn count(&self, classes: usize) -> Result<usize> {
         match self {
             Self::Differences => Ok(classes - 1),

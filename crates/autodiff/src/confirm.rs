@@ -26,10 +26,14 @@ pub(crate) const LAST_BATCH: usize = 5;
 /// [`Error::Unsupported`] with the first operation that differs from the graph's at this batch
 /// size.
 pub(crate) fn against(graph: &Graph, mut recording: Recording, recognise: Recogniser) -> Result<()> {
+    // The recording is rewritten as the first two were, and read side by side with the graph: an
+    // operation must be that of the node, on the same operands, with the shape that the graph
+    // predicts.
     integers::fold(&mut recording);
     slices::turn(&mut recording);
     linears::unite(&mut recording);
     let operations = needed(&recording);
+    // For each tensor of the recording, the graph's value.
     let mut known = HashMap::from([(recording.input, graph.input)]);
     let refuse = |op: String, node: usize| {
         let why = format!(
@@ -44,6 +48,7 @@ pub(crate) fn against(graph: &Graph, mut recording: Recording, recognise: Recogn
         let (Some(node), Some(Ok(lowered))) = (graph.nodes.get(index), recognise(op)) else {
             return refuse(operation_name(op), index);
         };
+        // An operand is known already, or a constant that the graph has too.
         let same = |(operand, &id): (&&TensorIr, &ValueId)| match known.get(&operand.id) {
             Some(value) => *value == id,
             None => is_constant(graph, id, operand, &recording),
@@ -56,6 +61,7 @@ pub(crate) fn against(graph: &Graph, mut recording: Recording, recognise: Recogn
         }
         known.insert(lowered.output.id, node.output);
     }
+    // Both end together, with the same result.
     if operations.len() == graph.nodes.len() && known.get(&recording.output) == Some(&graph.output) {
         return Ok(());
     }
@@ -69,6 +75,8 @@ fn is_constant(graph: &Graph, id: ValueId, operand: &TensorIr, recording: &Recor
     else {
         return false;
     };
+    // What the forward function makes is compared by its elements, the model's own tensors by their
+    // names.
     match (constant.role, recording.names.get(&operand.id)) {
         (Role::Literal, None) => {
             let row = integers::common_row(data, LAST_BATCH);

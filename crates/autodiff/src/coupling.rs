@@ -1,11 +1,10 @@
-//! The check that samples are not coupled across the batch: on the graph alone, before anything
-//! runs.
+//! The check that samples are not coupled across the batch, on the graph and before anything runs.
 //!
 //! Every value that depends on the input, or on the number of samples, has one axis along which the
 //! samples lie, and each rule says where they lie in its result ([`Rule::carry`](crate::ops)). The
 //! network is refused at the first node whose result has no such axis (a sum over the batch, a part
-//! of it, a product of two samples). A network that passes computes each sample from that sample
-//! alone, for all inputs and batch sizes; no number of trial runs could show that.
+//! of it, a product of two samples). A network that passes computes each sample only from that
+//! sample, for all inputs and batch sizes; no number of trial runs could show that.
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Size, Value};
@@ -28,9 +27,9 @@ pub(crate) struct BatchAxis {
 pub(crate) struct Passage<'a> {
     /// The operand's position.
     pub(crate) position: usize,
-    /// Where the samples lie in it.
+    /// Where the samples lie in the operand.
     pub(crate) from: BatchAxis,
-    /// Its shape for one sample.
+    /// The operand's shape for one sample.
     pub(crate) input: &'a [usize],
     /// The shape of the result for one sample.
     pub(crate) output: &'a [usize],
@@ -76,12 +75,13 @@ pub(crate) fn of_result(
         // A result that depends on the samples but has no axis for them mixes them all.
         return (!dependent && !batched).then_some(None);
     };
+    // Only one axis may grow, and it may hold nothing but samples.
     let size = shape[axis];
     if size.fixed > 0 || shape[axis + 1..].iter().any(grows) {
         return None;
     }
     if !batched {
-        // Made of constants alone, one copy per sample.
+        // Made only of constants, one copy per sample.
         return (!dependent).then_some(Some(BatchAxis { axis, inner: size.per_sample }));
     }
     let output = values[node.output].shape_at(1);
@@ -92,6 +92,7 @@ pub(crate) fn of_result(
     });
     let first = carried.next()??;
     let agree = carried.all(|other| other == Some(first));
+    // The samples must lie on the axis that grows, which holds whole batches ([`BatchAxis`]).
     let fits = first.axis == axis && size.per_sample.is_multiple_of(first.inner);
     (agree && fits).then_some(Some(first))
 }

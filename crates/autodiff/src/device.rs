@@ -1,4 +1,4 @@
-//! What a Burn device is: its name in words, and whether it computes on the processor.
+//! What a Burn device is: its name in words, and whether it computes on a CPU.
 //!
 //! The variants of Burn's device depend on cargo features of Burn that this crate does not see, so
 //! the name is read from the debug text.
@@ -15,21 +15,19 @@ pub(crate) fn name(device: &DispatchDevice) -> String {
     of_text(&format!("{device:?}"))
 }
 
-/// Whether the kernels run on the processor, with an order of summation that depends on shapes
-/// alone.
+/// Whether the kernels run on a CPU, with an order of summation that depends only on shapes.
 fn is_cpu(device: &DispatchDevice) -> bool {
     ["flex", "ndarray"].contains(&name(device).as_str())
 }
 
-/// Whether a device computes on the processor, with an order of summation that depends on shapes
-/// alone.
+/// Whether a device computes on a CPU, with an order of summation that depends only on shapes.
 #[must_use]
 pub fn is_processor(device: &Device) -> bool {
     is_cpu(device.as_dispatch())
 }
 
 /// Whether exp is computed in double precision on a device that has arithmetic in f64. Shading
-/// languages have such functions in single precision alone, and a driver may then give any result
+/// languages have such functions only in single precision, and a driver may then give any result
 /// without an error.
 ///
 /// # Errors
@@ -43,10 +41,12 @@ pub(crate) fn has_double_functions(device: &DispatchDevice) -> Result<bool> {
     Ok(points.iter().zip(found.iter::<f64>()).all(|(x, found)| (found / x.exp() - 1.0).abs() < TOLERANCE))
 }
 
+/// A device's name from its debug text.
 fn of_text(text: &str) -> String {
     let words: Vec<_> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let after = |key: &str| words.iter().position(|word| *word == key).and_then(|at| words.get(at + 1));
     let first = words.iter().find(|word| **word != "Cube").copied().unwrap_or_default().to_lowercase();
+    // The API of wgpu is its name, unless wgpu is to choose it.
     let runtime = match (first.as_str(), after("backend")) {
         ("wgpu", Some(&api)) if api != "Auto" => api.to_lowercase(),
         _ => first,
@@ -55,6 +55,7 @@ fn of_text(text: &str) -> String {
         ("flex" | "ndarray", _) | (_, None | Some(&"DefaultDevice")) => runtime,
         (_, Some(&"Cpu")) => format!("{runtime}:cpu"),
         (_, Some(kind)) => {
+            // The number stands where the kind would (`index: 2`), or after it (`DiscreteGpu(1)`).
             let number = kind.parse::<usize>().ok().map(|number| number.to_string());
             number
                 .or_else(|| after(kind).map(|number| (*number).to_owned()))

@@ -15,7 +15,7 @@ pub(crate) struct DirectUse {
     pub(crate) node: usize,
     /// The operand as which that node takes it.
     pub(crate) position: usize,
-    /// The parameter's value, and the moved copies of it between there and the use.
+    /// The parameter's value, and the moved copies of it between it and the use.
     pub(crate) passed: Vec<ValueId>,
 }
 
@@ -37,8 +37,8 @@ pub(crate) fn direct(graph: &Graph, leaves: &Leaves) -> Vec<DirectUse> {
             .enumerate()
             .for_each(|(position, &input)| uses[input].push(OperandOf { node, position }));
     }
-    // From the parameter to its use, as long as there is one use and nothing but elements that
-    // move.
+    // From the parameter to the node that depends on the input. On the way each value has one use,
+    // and operations only move elements.
     let follow = |leaf: LeafId| {
         let [value] = graph.parameters[leaf.index()].values[..] else { return None };
         let mut passed = vec![value];

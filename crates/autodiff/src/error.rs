@@ -41,7 +41,7 @@ pub enum Error {
         /// The panic message.
         message: String,
     },
-    /// The model gives a sample other logits alone than in a batch.
+    /// The model's logits of a sample depend on whether it comes alone or in a batch.
     #[error(
         "the model's own forward function gives class {class} of a synthetic sample the logit {alone} when the sample comes alone, and \
          {together} in a batch of {samples}: make the logits of a sample independent of the other samples and of their number"
@@ -49,11 +49,11 @@ pub enum Error {
     BatchDependent {
         /// The class.
         class: usize,
-        /// Its logit when the sample comes alone.
+        /// The logit when the sample comes alone.
         alone: f64,
         /// The number of samples in the batch.
         samples: usize,
-        /// Its logit for the same sample in the batch.
+        /// The logit of the same sample in the batch.
         together: f64,
     },
     /// The engine's logits are not those of the model.
@@ -145,8 +145,8 @@ pub enum Error {
 pub struct Problem {
     /// The operation, as Burn names it (`Float::ArcTan2`, `Module::Conv3d`, ...).
     pub op: String,
-    /// The operation's number in the recording, and the path of the module that was last entered
-    /// before it.
+    /// The operation's number in the recording, or the node's in the graph, and the path of the
+    /// module that was last entered before it.
     pub node: String,
     /// Why it is refused.
     pub why: String,

@@ -14,10 +14,10 @@ use crate::parameters::Grams;
 
 /// Runs one plan on one device.
 pub trait Executor: fmt::Debug + Send + Sync {
-    /// Its name and device, for reports: "burn on flex", ...
+    /// The executor's name and device, for reports: "burn on flex", ...
     fn name(&self) -> String;
 
-    /// Its plan, step by step, in words.
+    /// The plan, step by step, in words.
     fn describe(&self) -> String {
         self.name()
     }
@@ -38,9 +38,9 @@ pub trait Executor: fmt::Debug + Send + Sync {
     }
 
     /// Runs the forward pass on `batch` and gives `look` the result of each node (by its index in
-    /// the graph) when it is computed: row-major, in the shape that the graph has for it. Left out
-    /// are masks, indices and results that the executor computes only as part of a larger step. The
-    /// default shows nothing.
+    /// the graph) when it is computed: row-major, in the shape that the graph has for it. Masks,
+    /// indices and results that the executor computes only as part of a larger step are left out.
+    /// The default shows nothing.
     ///
     /// # Errors
     /// As [`Executor::linearize`].
@@ -65,14 +65,15 @@ pub trait Linearized: fmt::Debug {
     fn logits(&self) -> Result<TensorData>;
 
     /// The pullback: cotangents `[V, n, K]` of the logits (any V) to cotangents `[V, n, ...sample]`
-    /// of the input. A cotangent's result has the same bits whether it comes alone or with others:
-    /// they run in blocks of fixed size.
+    /// of the input. A cotangent's result has the same bits whether it comes by itself or with
+    /// others: they run in blocks of fixed size.
     ///
     /// # Errors
     /// [`Error::Shape`] for cotangents of another shape, and the errors of the backend.
     fn pullback(&self, cotangents: TensorData) -> Result<TensorData>;
 
-    /// Both together, so that an executor on another device has to wait for it only once.
+    /// Logits and pullback together, so that an executor on another device has to wait for it only
+    /// once.
     ///
     /// # Errors
     /// As [`Linearized::pullback`].

@@ -8,8 +8,8 @@
 //! - by *position*: `G[v, w] = sum over p, q of (delta_v(p) . delta_w(q)) (a(p) . a(q))`, which
 //!   takes about `2 V^2 P^2 O + P^2 I` of them.
 //!
-//! (A multiplication in f64 counts as two.) The cheaper one is taken; which that is depends on the
-//! shapes alone. Where a device has no f64, gradients are read back in parts and multiplied on the
+//! (A multiplication in f64 counts as two.) The cheaper one is taken; which that is depends only on
+//! the shapes. Where a device has no f64, gradients are read back in parts and multiplied on the
 //! host.
 
 use burn::tensor::FloatDType;
@@ -23,11 +23,12 @@ use crate::parameters::LeafId;
 /// The largest number of elements of a gradient, or of products between positions, that are held at
 /// once.
 ///
-/// It bounds the memory of a Gram matrix beside its factors; a larger bound means fewer and larger
-/// matrix products.
+/// It bounds the memory of a Gram matrix apart from its factors. A larger bound means fewer and
+/// larger matrix products.
 const HELD: usize = 1 << 20;
 
-/// Cost of a multiplication in f64, in multiplications in f32.
+/// Cost of a multiplication in f64, in multiplications in f32: a vector holds half as many. Where
+/// it is off, the slower form may be taken; only rounding differs between the two.
 const DOUBLE: usize = 2;
 
 /// The sizes of a gradient that is a sum of outer products.
@@ -73,6 +74,7 @@ impl OuterSizes {
         if position < gradient && square <= HELD {
             return SummationForm::Position((HELD / square.max(1)).clamp(1, groups));
         }
+        // By gradient: several groups at once only if all rows of one can be held.
         let rows = (HELD / row.max(1)).clamp(1, outputs);
         let whole = if rows == outputs { (HELD / (row * outputs).max(1)).clamp(1, groups) } else { 1 };
         SummationForm::Gradient([whole, rows])
@@ -83,6 +85,8 @@ impl OuterSizes {
     pub(crate) fn bytes(&self, cotangents: usize, element: usize) -> usize {
         let &Self { groups, outputs, inputs, positions } = self;
         let factors = groups * positions * (cotangents * outputs + inputs) * element;
+        // By gradient a part is held in the run's type and in f64. By position the products of the
+        // deltas, their products with those of the inputs, and the factors are held in f64.
         let held = match self.form(cotangents) {
             SummationForm::Gradient([groups, rows]) => groups * rows * cotangents * inputs * (element + 8),
             SummationForm::Position(groups) => {
@@ -121,6 +125,7 @@ impl GradientFactors {
     /// The gradients `[V, G O I]`.
     pub(crate) fn gradients(self) -> Array {
         let (v, OuterSizes { groups: g, outputs: o, inputs: i, positions: p }) = self.sizes();
+        // One product per group, with the rows of all cotangents stacked.
         let stacked = self.deltas.permute(&[1, 0, 2, 3]).reshape(&[g, v * o, p]);
         let products = stacked.matmul(self.inputs).reshape(&[g, v, o * i]);
         products.permute(&[1, 0, 2]).reshape(&[v, g * o * i])
@@ -146,7 +151,7 @@ pub(crate) struct GramSums {
     cotangents: usize,
     /// Whether the device has f64.
     exact: bool,
-    /// One for each tensor, and behind them that of the input; none where nothing was added yet.
+    /// The sum for each tensor, and after them that of the input; none where nothing was added yet.
     sums: Vec<Option<PartialGram>>,
 }
 
@@ -211,6 +216,7 @@ impl GramSums {
             SummationForm::Gradient([groups, rows]) => (groups, rows),
             SummationForm::Position(groups) => (groups, outer.outputs),
         };
+        // In parts of as many groups, and rows of each, as may be held at once.
         for from in (0..outer.groups).step_by(groups) {
             for row in (0..outer.outputs).step_by(rows) {
                 let groups = [from, groups.min(outer.groups - from)];
@@ -254,8 +260,8 @@ impl GramSums {
         self.sums[slot.0] = Some(sum);
     }
 
-    /// `[tensors + 1, V, V]`, the input's behind those of the tensors, with one read from the
-    /// device; zeros where nothing was added.
+    /// The matrices `[tensors + 1, V, V]`, that of the input last, with one read from the device;
+    /// zeros where nothing was added.
     pub(crate) fn finish(self) -> Result<Vec<f64>> {
         let size = self.cotangents * self.cotangents;
         let mut all = vec![0.0; self.sums.len() * size];
@@ -293,17 +299,18 @@ impl Array {
         self.slice(&ranges)
     }
 
-    /// The same numbers in f64.
+    /// The elements in f64.
     fn double(self) -> Self {
         self.cast(FloatDType::F64)
     }
 }
 
-/// `[V, V]` of rows `[V, B]` on the host.
+/// The inner products `[V, V]` of rows `[V, B]`, on the host.
 fn inner_products(rows: &[f64], cotangents: usize) -> Vec<f64> {
     let rows = MatRef::from_row_major_slice(rows, cotangents, rows.len() / cotangents);
     let mut gram = Mat::zeros(cotangents, cotangents);
     matmul(&mut gram, Accum::Replace, rows, rows.transpose(), 1.0, Par::Seq);
+    // Columns for rows: the matrix is symmetric.
     (0..cotangents).flat_map(|v| gram.col(v).iter().copied().collect::<Vec<_>>()).collect()
 }
 

@@ -62,7 +62,7 @@ impl fmt::Display for Size {
 /// What the elements of a value are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Numbers in the precision of the run.
+    /// Floats in the precision of the run.
     Float,
     /// Indices along an axis: always constants.
     Index,
@@ -84,11 +84,11 @@ impl Kind {
 /// One tensor of the network.
 #[derive(Debug, Clone)]
 pub struct Value {
-    /// Its shape.
+    /// The shape, as a function of the batch size.
     pub shape: Vec<Size>,
-    /// What its elements are.
+    /// What the elements are.
     pub kind: Kind,
-    /// Where it comes from.
+    /// Where the elements come from.
     pub origin: Origin,
 }
 
@@ -114,12 +114,12 @@ pub enum Origin {
 /// A tensor that does not depend on the input.
 #[derive(Debug, Clone)]
 pub struct Constant {
-    /// Its name in PyTorch's terms ("layer1.0.conv1.weight"), or `constant` for a literal of the
+    /// The name in PyTorch's terms ("layer1.0.conv1.weight"), or `constant` for a literal of the
     /// model's code.
     pub name: String,
-    /// Its role in the model.
+    /// The role in the model.
     pub role: Role,
-    /// Its elements, in the type in which they were captured.
+    /// The elements, in the type in which they were captured.
     pub data: TensorData,
 }
 
@@ -144,8 +144,8 @@ pub struct Node {
     pub inputs: Vec<ValueId>,
     /// The result.
     pub output: ValueId,
-    /// The path of the module that was last entered before it ("stages.0.0.conv1"), for messages;
-    /// empty before the first named module.
+    /// The path of the module that was last entered before the operation ("stages.0.0.conv1"), for
+    /// messages; empty before the first named module.
     pub path: String,
 }
 
@@ -212,12 +212,14 @@ impl Graph {
         }
     }
 
-    /// The trainable tensor that is added to the logits, one number to each, and used nowhere else:
-    /// perturbing it moves the logits in every direction. Given by its index in
+    /// The trainable tensor that is added to the logits, one element to each, and used nowhere
+    /// else: perturbing it moves the logits in every direction. Given by its index in
     /// [`Graph::parameters`].
     #[must_use]
     pub fn output_bias(&self) -> Option<usize> {
         let classes = self.classes();
+        // A direct use is the only one: here as the bias of a linear layer, or as a term of a sum,
+        // whose result is the output.
         direct(self, &Leaves::parameters(self)).into_iter().find_map(|direct| {
             let Node { op, output, .. } = &self.nodes[direct.node];
             let added = match op {
@@ -237,13 +239,13 @@ impl Graph {
         self.dtype
     }
 
-    /// Number of classes K.
+    /// The number of classes K.
     #[must_use]
     pub fn classes(&self) -> usize {
         self.values[self.output].shape.last().map_or(0, |size| size.fixed)
     }
 
-    /// Shape of one sample, without the batch axis.
+    /// The shape of one sample, without the batch axis.
     #[must_use]
     pub fn sample_shape(&self) -> Vec<usize> {
         self.values[self.input].shape[1..].iter().map(|size| size.fixed).collect()
@@ -256,8 +258,8 @@ impl Graph {
         self.one_logit
     }
 
-    /// The same graph, with the logits `[z, 0]` where the model gives a single one, z: a product
-    /// with the matrix `[1, 0]` is added.
+    /// Gives the graph the logits `[z, 0]` where the model gives a single one, z: a product with
+    /// the matrix `[1, 0]` is added.
     pub(crate) fn with_two_logits(mut self) -> Self {
         if self.values[self.output].shape.get(1) != Some(&Size { per_sample: 0, fixed: 1 }) {
             return self;
@@ -266,6 +268,7 @@ impl Graph {
         let data = TensorData::new(vec![1.0_f64, 0.0], [1, 2]).convert_dtype(self.dtype);
         let constant = Constant { name: "constant".into(), role: Role::Literal, data };
         let matrix = vec![fixed(1), fixed(2)];
+        // Values and node are added at the end, so that no index changes.
         self.values.push(Value { shape: matrix, kind: Kind::Float, origin: Origin::Constant(constant) });
         let origin = Origin::Node(self.nodes.len());
         let logits = vec![Size { per_sample: 1, fixed: 0 }, fixed(2)];
@@ -332,6 +335,7 @@ impl Graph {
                 Err(why) => Some(why),
             }
         };
+        // Every size is a line in the batch size, which two batch sizes determine.
         let why = [2, 3].into_iter().find_map(differs).or_else(|| self.beyond(node))?;
         Some(Problem { op: node.op.to_string(), node: self.describe(index), why })
     }

@@ -1,10 +1,10 @@
 //! Integers and booleans of a recording, computed on the host before it is lowered.
 //!
-//! The indices and masks of a classifier are usually constants: made from numbers in the model's
-//! code (`arange`, `tril_mask`, comparisons, casts to float) or held in its buffers. Their operands
-//! are known from the recording, so these operations are carried out here, and the graph has
-//! constants instead. Operations on integers that depend on the input stay in the recording, and
-//! are refused as unknown operations later.
+//! The indices and masks of a classifier are usually constants: made in the model's code (`arange`,
+//! `tril_mask`, comparisons, casts to float) or held in its buffers. Their operands are known from
+//! the recording, so these operations are carried out here, and the graph has constants instead.
+//! Operations on integers that depend on the input stay in the recording, and are refused as
+//! unknown operations later.
 
 use std::collections::BTreeMap;
 
@@ -39,6 +39,7 @@ struct Integers {
 type KnownTensors = BTreeMap<TensorId, TensorData>;
 
 impl Integers {
+    /// The elements of a tensor of integers or booleans; none for floats.
     fn read(data: &TensorData) -> Option<Self> {
         let shape = data.shape().to_vec();
         let values = match data.dtype() {
@@ -49,6 +50,7 @@ impl Integers {
         Some(Self { shape, values })
     }
 
+    /// The elements in another type: booleans, floats, or integers.
     fn data(self, dtype: DType) -> TensorData {
         let Self { shape, values } = self;
         match dtype {
@@ -66,6 +68,7 @@ impl Integers {
         let mut index = vec![0; shape.len()];
         let values = (0..shape.iter().product())
             .map(|flat: usize| {
+                // The index of a flat position, from the last axis, which runs fastest.
                 let mut rest = flat;
                 for axis in (0..shape.len()).rev() {
                     index[axis] = rest % shape[axis];
@@ -109,6 +112,7 @@ fn computed<'a>(op: &'a OperationIr, known: &KnownTensors) -> Option<(&'a Tensor
     }
 }
 
+/// A known tensor of integers or booleans.
 fn known_integers(tensor: &TensorIr, known: &KnownTensors) -> Option<Integers> {
     Integers::read(known.get(&tensor.id)?)
 }
@@ -164,6 +168,7 @@ fn sliced(a: &Integers, io: &SliceOpIr) -> Option<Integers> {
     if io.ranges.iter().any(|range| range.step < 1) {
         return None;
     }
+    // Axes beyond the given ranges are taken whole.
     let start = |axis: usize| io.ranges.get(axis).map_or(0, |range| range.to_range(a.shape[axis]).start);
     let step = |axis: usize| io.ranges.get(axis).map_or(1, |range| range.step as usize);
     let source = |at: &[usize]| -> Vec<usize> {
@@ -208,6 +213,7 @@ fn positions(indices: &Integers, size: usize) -> Option<Vec<usize>> {
     indices.values.iter().map(position).collect()
 }
 
+/// The tensor with its axes in another order: axis i of the result is axis `axes[i]`.
 fn permuted(x: &Integers, axes: &[usize], shape: &[usize]) -> Integers {
     Integers::build(shape, |at| {
         let mut source = vec![0; at.len()];
@@ -218,7 +224,7 @@ fn permuted(x: &Integers, axes: &[usize], shape: &[usize]) -> Integers {
     })
 }
 
-/// Arithmetic and order.
+/// Arithmetic and comparisons.
 fn counted<'a>(op: &'a NumericOperationIr, known: &KnownTensors) -> Option<(&'a TensorIr, Integers)> {
     use NumericOperationIr as N;
     match op {
@@ -248,6 +254,7 @@ fn counted<'a>(op: &'a NumericOperationIr, known: &KnownTensors) -> Option<(&'a 
     }
 }
 
+/// An operation on each pair of elements of two operands that broadcast.
 fn pairs<'a>(
     io: &'a BinaryOpIr,
     known: &KnownTensors,
@@ -270,13 +277,14 @@ fn divided<'a>(
     each: impl Fn(i64, i64) -> Option<i64>,
 ) -> Option<(&'a TensorIr, Integers)> {
     let (a, b) = (known_integers(&io.lhs, known)?, known_integers(&io.rhs, known)?);
-    // Stays true unless a pair has no result.
+    // Becomes false at the first pair without a result; the elements are not used then.
     let mut whole = true;
     let build = |at: &[usize]| each(a.at(at), b.at(at)).unwrap_or_else(|| std::mem::take(&mut whole).into());
     let found = Integers::build(&io.out.shape, build);
     whole.then_some((&io.out, found))
 }
 
+/// A quotient or remainder of each element by a scalar; none if that is 0.
 fn divided_by<'a>(
     io: &'a ScalarOpIr,
     known: &KnownTensors,
@@ -287,6 +295,7 @@ fn divided_by<'a>(
     Some((&io.out, Integers { values: values?, shape: a.shape }))
 }
 
+/// An operation on each element and a scalar.
 fn scalars<'a>(
     io: &'a ScalarOpIr,
     known: &KnownTensors,

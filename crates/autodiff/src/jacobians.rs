@@ -37,7 +37,7 @@ pub struct Jacobian {
     pub rows: Rows,
 }
 
-/// Numbers in the precision in which they were computed.
+/// Elements in the precision in which they were computed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rows {
     /// Single precision.

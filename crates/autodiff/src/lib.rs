@@ -2,9 +2,9 @@
 //!
 //! A module's forward pass is recorded once ([`Graph::capture`]), planned and loaded onto a device
 //! ([`Program::new`]), and then linearised at any number of samples ([`Program::jacobians`]): one
-//! forward pass and one reverse pass give all K - 1 rows of a sample's input Jacobian. An operation
-//! that the engine cannot differentiate is refused with an error that names its node; no operation
-//! is skipped.
+//! forward pass and one reverse pass per block of cotangents give all K - 1 rows of a sample's
+//! input Jacobian. An operation that the engine cannot differentiate is refused with an error that
+//! names its node; no operation is skipped.
 //!
 //! # Notation
 //!
@@ -19,8 +19,8 @@
 //!
 //! # Accuracy
 //!
-//! On a CPU, a sample's result has the same bits whether the sample comes alone or with others, in
-//! any order, on any number of threads. At kinks the derivative is one-sided (ReLU's at 0 is 0),
+//! On a CPU, a sample's result has the same bits whether the sample comes by itself or with others,
+//! in any order, on any number of threads. At kinks the derivative is one-sided (ReLU's at 0 is 0),
 //! and of several equal maxima the first in row-major order receives the whole cotangent; see
 //! [`ops`].
 

@@ -19,6 +19,7 @@ use crate::capture::Recording;
 pub(crate) fn unite(recording: &mut Recording) {
     let producers = recording.operations.iter().enumerate();
     let producers = producers.flat_map(|(index, op)| op.outputs().map(move |out| (out.id, index))).collect();
+    // All layers are found before the first is replaced, so that the search sees what was recorded.
     let search = Search { recording, producers, computed: computed(recording) };
     let found: Vec<_> = (0..recording.operations.len())
         .filter_map(|index| Some((index, search.linear(&recording.operations[index])?)))
@@ -49,11 +50,12 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
+    /// The operation that computes a tensor.
     fn producer(&self, tensor: &TensorIr) -> Option<&'a OperationIr> {
         self.producers.get(&tensor.id).map(|&index| &self.recording.operations[index])
     }
 
-    /// The source of a reshape.
+    /// The operand of the reshape that gives a tensor.
     fn reshaped(&self, tensor: &TensorIr) -> Option<&'a TensorIr> {
         match self.producer(tensor)? {
             OperationIr::BaseFloat(BaseOperationIr::Reshape(ShapeOpIr { input, .. })) => Some(input),
@@ -61,7 +63,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The source of a reshape that only adds leading axes of size 1, as a layer does with its
+    /// The operand of a reshape that only adds leading axes of size 1, as a layer does with its
     /// weight and bias. A vector that is reshaped otherwise and added to a product (`b.reshape([1,
     /// 4, 1])`) is not a layer's bias but the model's own sum.
     fn widened(&self, tensor: &TensorIr) -> Option<&'a TensorIr> {
@@ -96,6 +98,7 @@ impl<'a> Search<'a> {
             }
         };
         let (from, to) = (x.shape.to_vec(), out.shape.to_vec());
+        // The shapes are those of `[..., i]` times `[i, o]`, with equal leading axes.
         let fits = from.len() > 2
             && from.len() == to.len()
             && from[..from.len() - 1] == to[..to.len() - 1]
@@ -111,7 +114,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// A product, alone or with a bias `[O]` added to it.
+    /// A product, with the bias `[O]` that is added to it, if there is one.
     fn with_bias(&self, op: &'a OperationIr) -> Option<(&'a MatmulOpIr, Option<&'a TensorIr>)> {
         match op {
             OperationIr::Float(_, FloatOperationIr::Matmul(product)) => Some((product, None)),

@@ -137,8 +137,8 @@ struct Aligner<'a> {
     problems: Vec<Problem>,
     /// The values of the trainable tensors, by their order in the model.
     parameters: BTreeMap<usize, ValueId>,
-    /// Results of operations other than the one that their rules give (the indices beside sorted
-    /// values).
+    /// Results of operations other than the one that their rules give (the indices that come with
+    /// sorted values).
     side_results: HashSet<TensorId>,
     path: String,
 }
@@ -165,7 +165,7 @@ impl<'a> Aligner<'a> {
         self.problems.push(Problem { op: op.to_owned(), node: format!("operation {index}{near}"), why });
     }
 
-    /// The value of two corresponding tensors.
+    /// The value of two corresponding tensors; none where they do not correspond.
     fn twin(&self, first: TensorId, second: TensorId) -> Option<ValueId> {
         self.known.get(&first).filter(|(_, twin)| *twin == second).map(|(value, _)| *value)
     }
@@ -250,6 +250,8 @@ impl<'a> Aligner<'a> {
         if data.shape() != twin.shape() {
             return Err(batch_shapes("a tensor made in the forward function", data.shape(), twin.shape()));
         }
+        // Both recordings must have the same tensor: by its name, or, for what the forward function
+        // makes, by its elements.
         let named = self.first.names.get(&a.id);
         let (name, role) =
             named.map_or(("constant".into(), Role::Literal), |named| (named.name.clone(), named.role));
@@ -272,7 +274,8 @@ impl<'a> Aligner<'a> {
         Ok(value)
     }
 
-    /// The trainable tensors in the model's order; fields that share a tensor give one.
+    /// The trainable tensors in the model's order; fields that share a tensor give one
+    /// [`Parameter`].
     fn parameters(&self) -> Vec<Parameter> {
         let mut found: Vec<(ParamId, Parameter)> = Vec::new();
         for &value in self.parameters.values() {
@@ -281,6 +284,7 @@ impl<'a> Aligner<'a> {
             else {
                 continue;
             };
+            // Fields that share a tensor have one identity.
             match found.iter_mut().find(|(other, _)| other == id) {
                 Some((_, parameter)) => parameter.values.push(value),
                 None => {
@@ -321,13 +325,14 @@ fn reason(op: &OperationIr) -> &'static str {
     }
 }
 
+/// Why two shapes are refused: some size is no line in the batch size.
 fn batch_shapes(what: &str, a: &[usize], b: &[usize]) -> String {
     format!(
         "{what} has shape {a:?} for {FIRST_BATCH} samples and {b:?} for one more, which no line a n + b explains; keep the samples on an axis of their own"
     )
 }
 
-/// Two shapes as one function of the batch size.
+/// Two shapes as one function of the batch size; none where a size is no line in it.
 fn sizes(a: &[usize], b: &[usize]) -> Option<Vec<Size>> {
     if a.len() != b.len() {
         return None;

@@ -165,7 +165,7 @@ pub(crate) fn gram_plan(
     Ok(fitting)
 }
 
-/// The number of samples that fit beside the weights, from the plan for one sample.
+/// The number of samples that fit together with the weights, from the plan for one sample.
 ///
 /// # Errors
 /// [`Error::Memory`] when not even one does.
@@ -174,7 +174,7 @@ pub(crate) fn samples_within(one: &Plan, limit: Memory) -> Result<usize> {
     within(weights, peak - weights, limit)
 }
 
-/// The number of samples of `sample` bytes that fit beside `fixed` bytes.
+/// The number of samples of `sample` bytes that fit together with `fixed` bytes.
 ///
 /// # Errors
 /// [`Error::Memory`] when not even one does.

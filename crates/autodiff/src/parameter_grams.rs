@@ -21,12 +21,12 @@ pub struct SampleGrams {
     pub sample: usize,
     /// The logits, K of them.
     pub logits: Vec<f64>,
-    /// For each tensor of [`Leaves::places`](crate::Leaves::places), the inner products of the
-    /// gradients of z_k - z_K, k = 1 .. K-1, row-major `[K-1, K-1]`; where
-    /// [`ParameterGrams::combining`] asks for other combinations of the logits, those of these
-    /// combinations. Empty for a tensor that [`ParameterGrams::in_turn`] has found unnecessary.
+    /// For each tensor of [`Leaves::indices`], the inner products of the gradients of z_k - z_K for
+    /// k = 1 .. K-1, row-major `[K-1, K-1]`; where [`ParameterGrams::combining`] asks for other
+    /// combinations of the logits, those of these combinations. Empty for a tensor that
+    /// [`ParameterGrams::in_turn`] has found unnecessary.
     pub tensors: Vec<Vec<f64>>,
-    /// The same for the input, where it is perturbed.
+    /// The inner products `[K-1, K-1]` of the input's gradients, where the input is perturbed.
     pub input: Option<Vec<f64>>,
 }
 
@@ -45,13 +45,14 @@ struct GramRequest<'a> {
     turns: Option<TwoStages<'a>>,
 }
 
-/// Which of the perturbed tensors come first, and which of the others then.
+/// Which of the perturbed tensors come first, and what chooses among the others.
 struct TwoStages<'a> {
     first: Vec<bool>,
     then: Box<Then<'a>>,
 }
 
-/// From the matrices of the first tensors, which of the perturbed tensors are needed.
+/// Chooses the tensors that are needed, from the matrices of the first ones: one flag per perturbed
+/// tensor.
 type Then<'a> = dyn Fn(&SampleGrams) -> Vec<bool> + Send + Sync + 'a;
 
 impl std::fmt::Debug for TwoStages<'_> {
@@ -119,6 +120,7 @@ impl<'a> ParameterGrams<'a> {
         };
         let counts: Vec<usize> = each.iter().map(|of| of.count(graph.classes())).collect::<Result<_>>()?;
         let most = program.executor().most_cotangents();
+        // One reverse pass for the wanted tensors.
         let compute = |found: &mut [SampleGrams], wanted: &[bool]| {
             let leaves = program.plan().leaves().indices().iter().zip(wanted);
             let tensors: Vec<usize> =
@@ -150,7 +152,7 @@ impl<'a> ParameterGrams<'a> {
 }
 
 impl SampleGrams {
-    /// No matrices yet.
+    /// A sample's results without matrices.
     fn new(sample: usize, logits: &[f64], leaves: &Leaves) -> Self {
         let tensors = vec![Vec::new(); leaves.indices().len()];
         Self { sample, logits: logits.to_vec(), tensors, input: None }
@@ -190,6 +192,8 @@ fn tiled(
     if count <= most {
         return linearized.grams(cotangents, tensors);
     }
+    // Two blocks are as many cotangents as one call takes. The calls for all pairs give the inner
+    // products of each two cotangents; those within a block come with each of its pairs.
     let (block, shape) = ((most / 2).max(1), cotangents.shape().to_vec());
     let all: Vec<f64> = cotangents.iter().collect();
     let row = all.len() / count;
@@ -209,7 +213,7 @@ fn tiled(
 }
 
 impl Grams {
-    /// Zeros for the same tensors and samples, and more cotangents.
+    /// Matrices of zeros for as many tensors and samples, and more cotangents.
     fn wider(&self, cotangents: usize) -> Self {
         let size = |of: &[f64]| of.len() / self.cotangents.pow(2) * cotangents.pow(2);
         let tensors = vec![0.0; size(&self.tensors)];
@@ -224,6 +228,7 @@ impl Grams {
             let matrices = source.chunks_exact(narrow * narrow).zip(target.chunks_exact_mut(wide * wide));
             for (source, target) in matrices {
                 for (at, value) in source.iter().enumerate() {
+                    // Row and column of the part, by the cotangents that they stand for.
                     target[cotangents[at / narrow] * wide + cotangents[at % narrow]] = *value;
                 }
             }

@@ -29,12 +29,12 @@ impl LeafId {
 /// A trainable tensor of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name in PyTorch's terms ("layer1.0.conv1.weight"); for a tensor that several modules
+    /// The name in PyTorch's terms ("layer1.0.conv1.weight"); for a tensor that several modules
     /// share, the first of its names.
     pub name: String,
     /// The layer, as [`Parameter::layer`] gives it.
     pub(crate) layer: String,
-    /// Its shape, as Burn has it: a linear weight is `[in, out]`.
+    /// The shape, as Burn has it: a linear weight is `[in, out]`.
     pub shape: Vec<usize>,
     /// The graph's values that hold it, in ascending order: several where fields of the model share
     /// one parameter. Its gradient is the sum of theirs.
@@ -42,8 +42,8 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// The path of the module that owns it; all tensors of one module are a layer. For a tensor
-    /// that the model itself holds, its own name.
+    /// The path of the module that owns the tensor; all tensors of one module are a layer. For a
+    /// tensor that the model itself holds, its own name.
     #[must_use]
     pub fn layer(&self) -> &str {
         &self.layer
@@ -54,7 +54,7 @@ impl Parameter {
         name.rsplit_once('.').map_or(name, |(module, _)| module).to_owned()
     }
 
-    /// Its number of elements.
+    /// The number of elements.
     #[must_use]
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
@@ -69,7 +69,7 @@ pub struct Leaves {
 }
 
 impl Leaves {
-    /// The input alone.
+    /// Only the input.
     #[must_use]
     pub fn input() -> Self {
         Self { input: true, tensors: Vec::new() }
@@ -116,7 +116,7 @@ impl Leaves {
         }
     }
 
-    /// The same tensors, and the input.
+    /// Adds the input to the perturbed tensors.
     #[must_use]
     pub fn and_input(self) -> Self {
         Self { input: true, ..self }

@@ -8,9 +8,10 @@
 //! 2. *Constant folding*: nodes that depend on no input are computed once, when the plan is loaded
 //!    onto a device. Folded nodes between a perturbed parameter and its use (the chain) are still
 //!    visited by the reverse pass, after all other nodes.
-//! 3. *Gram matrices*: where a parameter is used once, possibly behind reshapes and permutations,
-//!    its Gram matrix is computed at that use from the factors of the gradient, which is never
-//!    formed. For any other parameter, the gradients of all uses are summed at the parameter first.
+//! 3. *Gram matrices*: where a parameter is used once, possibly after reshapes and permutations,
+//!    its Gram matrix is computed at that use from the factors of the gradient, which is not formed
+//!    as a whole. For any other parameter, the gradients of all uses are summed at the parameter
+//!    first.
 //! 4. *Keeping*: the rule of each active node declares what its pullback reads ([`Keep`]); nothing
 //!    else survives the forward pass.
 //! 5. *Lifetimes*: a value is dropped after its last use; the bytes that are live at each node give
@@ -195,6 +196,7 @@ impl Plan {
         Self::of_subgraph(graph, subgraph, leaves, &direct, [1, block], precision)
     }
 
+    /// Plans some nodes of a graph, with these direct uses of perturbed parameters.
     fn of_subgraph(
         graph: Arc<Graph>,
         subgraph: Subgraph,
@@ -244,6 +246,8 @@ impl Plan {
             inputs.iter().for_each(|&input| wanted[input] |= own);
             own
         };
+        // From the last node to the first: a node is needed if its result is wanted, and then its
+        // operands are wanted too.
         let mut needed: Vec<_> = self.folded.iter().rev().filter(is_needed).copied().collect();
         needed.reverse();
         needed
@@ -289,10 +293,12 @@ impl Plan {
         self.bytes
     }
 
+    /// The number of elements of a value at the plan's batch size.
     fn elements(&self, id: ValueId) -> usize {
         self.graph.values[id].shape_at(self.batch).iter().product()
     }
 
+    /// The bytes of a value at the plan's batch size.
     fn size(&self, id: ValueId) -> usize {
         let element = match self.graph.values[id].kind {
             Kind::Float => self.precision.bytes(),
@@ -302,7 +308,7 @@ impl Plan {
         self.elements(id) * element
     }
 
-    /// Whether a value is computed from constants alone.
+    /// Whether a value is computed only from constants.
     pub(crate) fn is_folded(&self, id: ValueId) -> bool {
         matches!(self.graph.values[id].origin, Origin::Node(node) if self.folded.contains(&node))
     }
@@ -316,6 +322,7 @@ impl Plan {
         }
     }
 
+    /// The bytes of one run.
     fn count(&self) -> Bytes {
         let read = self.reads();
         let constants = (0..self.graph.values.len()).filter(|&id| read[id] && self.is_constant(id));
@@ -341,6 +348,7 @@ impl Plan {
         (peak, live + derived)
     }
 
+    /// The peak of the reverse pass: cotangents, and what Gram matrices hold.
     fn count_reverse(&self) -> usize {
         // For each value, the bytes of the cotangents that have arrived and were not passed on.
         let mut pending = vec![0; self.graph.values.len()];
@@ -354,6 +362,8 @@ impl Plan {
             for position in step.pulled() {
                 pending[inputs[position]] = self.block * self.size(inputs[position]);
             }
+            // Gram matrices are taken before the node's operands get their cotangents. The result's
+            // cotangent is dropped after that.
             let factors = step.direct.iter().map(|direct| self.count_factors(step, direct.position)).max();
             peak = peak.max(before + factors.unwrap_or(0)).max(pending.iter().sum());
             pending[*output] = 0;
@@ -383,7 +393,7 @@ impl Plan {
     }
 }
 
-/// Bytes per element of the mask or indices that a rule makes beside its result.
+/// Bytes per element of the mask or indices that a rule makes with its result.
 fn derived_bytes(keep: Keep) -> usize {
     match keep {
         Keep::Mask => 1,
@@ -417,6 +427,8 @@ fn not_differentiable(graph: &Graph, active: &[bool], dependent: &[bool]) -> Vec
     let refused = |index: usize| {
         let Node { op, inputs, output, .. } = &graph.nodes[index];
         let rule = op.rule();
+        // An operand that depends on the input needs a pullback for every sample. For one that
+        // depends only on parameters a pullback that is summed over the batch is enough.
         let fine = |i: usize| if dependent[inputs[i]] { rule.differentiable(i) } else { rule.trainable(i) };
         let position = (0..inputs.len()).find(|&i| active[inputs[i]] && active[*output] && !fine(i))?;
         let why = if dependent[inputs[position]] {

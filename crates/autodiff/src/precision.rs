@@ -26,7 +26,7 @@ impl Precision {
         }
     }
 
-    /// As Burn names it.
+    /// The type as Burn names it.
     #[must_use]
     pub fn dtype(self) -> FloatDType {
         match self {

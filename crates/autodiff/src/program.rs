@@ -27,8 +27,9 @@ impl Graph {
     /// Captures `forward` as a graph, for samples of shape `sample` (without the batch axis).
     ///
     /// `forward` maps `[n, ...sample]` to logits `[n, K]`. It is recorded ([`Graph::record`]), and
-    /// also run unchanged on five synthetic samples together and on one of them alone. The graph
-    /// holds the resulting logits, and every program that is made of it is compared with them.
+    /// also run unchanged on five synthetic samples together and on one of them by itself. The
+    /// graph holds the resulting logits, and every program that is made of it is compared with
+    /// them.
     ///
     /// # Errors
     /// As [`Graph::record`]; [`Error::ForwardFailed`] when the model fails on its own device.
@@ -83,9 +84,9 @@ pub struct Options {
     /// The float type of the run; weights are converted to it.
     pub precision: Precision,
     /// The largest number of samples that run together on a GPU; fewer do where `memory` requires
-    /// it, and shorter batches are padded. On the processor, results have the same bits whatever
-    /// this number: Burn's operations take one sample per thread, and another executor
-    /// ([`Program::on`]) takes the number that suits it best.
+    /// it, and shorter batches are padded. On a CPU, results have the same bits whatever this
+    /// number: Burn's operations take one sample per thread, and another executor ([`Program::on`])
+    /// takes the number that suits it best.
     pub batch: usize,
     /// The memory that a run may take, by the plan's count (default: 2 GiB on a GPU, no limit on a
     /// CPU). On a GPU it bounds the batch, on a CPU the number of samples that run at a time.
@@ -95,7 +96,7 @@ pub struct Options {
     pub check: Check,
 }
 
-/// The default of [`Options::batch`].
+/// The default of [`Options::batch`]: with larger batches memory grows faster than speed.
 pub const GPU_BATCH: usize = 32;
 
 impl Default for Options {
@@ -112,6 +113,7 @@ const LARGEST_BLOCK: usize = 16;
 /// evenly filled.
 #[must_use]
 pub fn even_block(cotangents: usize, most: usize) -> usize {
+    // As few passes as `most` allows, and the cotangents divided among these.
     cotangents.div_ceil(cotangents.div_ceil(most.max(1)).max(1)).max(1)
 }
 
@@ -182,9 +184,9 @@ impl Program {
         Self::on_burn(Arc::new(graph), leaves, &device, options)?.compared(&device, &options.check)
     }
 
-    /// A program run by another executor, on the processor: one batch on each thread, of any size
-    /// up to [`Footprint::batch`], as far as the memory allows. The executor must compute each
-    /// sample independently of the others, with results that do not depend on the batch.
+    /// A program run by another executor, on the CPU: one batch on each thread, of any size up to
+    /// [`Footprint::batch`], as far as the memory allows. The executor must compute each sample
+    /// independently of the others, with results that do not depend on the batch.
     ///
     /// # Errors
     /// [`Error::Memory`] when one sample does not fit, [`Error::Probabilities`] from probes with
@@ -219,6 +221,8 @@ impl Program {
         let Options { precision, batch, memory, .. } = *options;
         let limit = memory.unwrap_or(DEFAULT_MEMORY);
         let on_cpu = is_processor(device);
+        // Gram matrices are taken sample by sample. So is all else on a CPU, where results must not
+        // depend on the batch.
         let plan = match (leaves.indices().is_empty(), on_cpu) {
             (false, _) => gram_plan(graph, leaves, precision, limit)?,
             (true, true) => Plan::input(graph, 1, block, precision)?,
@@ -274,7 +278,7 @@ impl Program {
         self.executor.describe()
     }
 
-    /// The K logits of each of `samples` `[N, ...sample]`, by forward passes alone.
+    /// The K logits of each of `samples` `[N, ...sample]`, by forward passes only.
     ///
     /// # Errors
     /// As [`Program::jacobians`].
@@ -288,7 +292,7 @@ impl Program {
         })
     }
 
-    /// What runs the plan.
+    /// The executor that runs the plan.
     pub(crate) fn executor(&self) -> &dyn Executor {
         self.executor.as_ref()
     }

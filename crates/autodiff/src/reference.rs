@@ -30,7 +30,7 @@ use crate::program::Program;
 /// that treats halves or pairs of a batch differently is found.
 const TOGETHER: usize = 5;
 
-/// The sample that also runs alone: one with numbers on both sides of 0.
+/// The sample that also runs alone: one with elements on both sides of 0 ([`draw_sample`]).
 const LONE: usize = 1;
 
 /// Two runs may differ by this many times the difference between single and double precision. A
@@ -41,10 +41,10 @@ const ROUNDINGS: f64 = 16.0;
 /// Whether a program is compared with the model's own forward pass when it is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Check {
-    /// It is compared.
+    /// The program is compared.
     #[default]
     On,
-    /// It is not compared, for this reason, which [`Program::engine`] shows.
+    /// The program is not compared, for this reason, which [`Program::engine`] shows.
     Off(String),
 }
 
@@ -79,12 +79,14 @@ impl ModelLogits {
         let dtype = graph.dtype();
         let samples = synthetic_samples(sample, dtype);
         let run = || {
+            // Like the recording, the run is one of inference, on a copy of the model.
             let model = model.valid();
             let device =
                 model.devices().into_iter().next().unwrap_or_else(|| home.clone()).without_autodiff();
             let logits = |samples: TensorData| {
                 let x = Tensor::<D>::from_data(samples, (&device, dtype));
                 let logits = forward(&model, x).into_data().iter::<f64>().collect::<Vec<_>>();
+                // One logit z is [z, 0] in the graph.
                 if graph.is_of_one_logit() { logits.iter().flat_map(|&z| [z, 0.0]).collect() } else { logits }
             };
             (logits(samples.clone()), logits(copies(&samples, LONE, 1)), device.clone())
@@ -125,12 +127,12 @@ fn copies(samples: &TensorData, sample: usize, count: usize) -> TensorData {
     TensorData::new(one.repeat(count), with_leading(count, shape))
 }
 
-/// The largest difference between two lists of numbers, if it exceeds `allowed`: its index, and
-/// both numbers.
+/// The largest difference between two lists of values, if it exceeds `allowed`: its index, and both
+/// values.
 fn furthest(expected: &[f64], found: &[f64], allowed: f64) -> Option<(usize, [f64; 2])> {
     let off = |(_, [a, b]): &(usize, [f64; 2])| if b.is_finite() { (a - b).abs() } else { f64::INFINITY };
     let pairs = expected.iter().zip(found).map(|(a, b)| [*a, *b]).enumerate();
-    // Numbers at which the model itself overflows are not compared.
+    // Values at which the model itself overflows are not compared.
     let worst = pairs.filter(|(_, [a, _])| a.is_finite()).max_by(|a, b| off(a).total_cmp(&off(b)))?;
     (off(&worst) > allowed).then_some(worst)
 }
@@ -202,8 +204,8 @@ impl ModelComparison<'_> {
         Err(Error::Disagrees { engine: self.program.engine(), node, sample, class, expected, found, remedy })
     }
 
-    /// The difference allowed between two runs of one value, relative to the largest number: half
-    /// of the digits.
+    /// The difference allowed between two runs of one value, relative to the largest value: half of
+    /// the digits.
     ///
     /// Rounding errors of deep networks are well below: f32 runs of the networks that we know
     /// differ by 1e-5 at most, f64 runs by 1e-13. An error of the engine is of the order of the
@@ -219,7 +221,7 @@ impl ModelComparison<'_> {
 
     /// The effect of rounding on these logits: the difference between single and double precision,
     /// scaled to the digits in use. Where large terms cancel, it can exceed half of the digits that
-    /// are left. On a device other than the processor it is not measured, and 0.
+    /// are left. On a device other than a CPU it is not measured: 0.
     fn rounding(&self) -> Result<f64> {
         let ModelLogits { device, samples, .. } = self.reference;
         if !is_processor(device) {
@@ -240,6 +242,7 @@ impl ModelComparison<'_> {
     /// the model's device agree with the model.
     fn blame(&self, sample: usize, allowed: f64) -> Result<(Option<usize>, &'static str)> {
         let (plan, classes) = (self.program.plan(), self.program.plan().graph().classes());
+        // As many copies of the sample as the executor takes at least.
         let count = self.program.least();
         let own = Plan::input(Arc::clone(&plan.graph), count, 1, plan.precision())?;
         let burn = BurnExecutor::new(Arc::new(own), &self.reference.device)?;
@@ -266,6 +269,7 @@ impl ModelComparison<'_> {
         let mut first: Option<usize> = None;
         self.program.executor().observe(batch, &mut |node, value| {
             let found: Vec<f64> = value.iter().collect();
+            // An executor may compute nodes in another order than the graph's.
             let earlier = first.is_none_or(|first| node < first);
             if earlier && expected.get(&node).is_some_and(|expected| differs(expected, &found)) {
                 first = Some(node);
@@ -279,7 +283,7 @@ impl ModelComparison<'_> {
 const OTHER: &str = "Burn's own operations agree with the model: choose them (`Engine::Burn`, on a device of the processor), \
                      and report this network, please";
 
-/// The remedy where they do not.
+/// The remedy where Burn's operations do not agree with the model either.
 const NEITHER: &str = "Burn's own operations, run from the recording, do not agree with the model either: the recording is not what the \
                        model does (control flow on the batch or on values, a custom kernel); report this network, please";
 

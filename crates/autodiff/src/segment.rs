@@ -77,9 +77,9 @@ impl Segment {
         Ok((outputs, Trace(tape)))
     }
 
-    /// Cotangents `[V, ...]` of the inputs from those of the outputs, where V is the block. With
-    /// `tensors`, given by their indices in [`Graph::parameters`], ascending, also the Gram
-    /// matrices `[V, V]` of these tensors' gradients within the segment, one after the other.
+    /// Pulls cotangents `[V, ...]` of the outputs back to the inputs, where V is the block. Where
+    /// `tensors` (ascending) are given, also computes the Gram matrices `[V, V]` of their gradients
+    /// within the segment.
     ///
     /// # Errors
     /// As [`Segment::forward`].
@@ -94,6 +94,7 @@ impl Segment {
         let linearized = BurnLinearized { executor: &self.executor, tape: trace.0 };
         let seeds = cotangents.into_iter().map(|data| Array::from_data(data, place)).collect();
         let mut sums = GramSums::new(tensors, plan.block, self.executor.is_exact());
+        // Direct uses are summed during the pass, all other gradients where they have arrived.
         let wanted = (!tensors.is_empty()).then_some(&mut sums);
         let mut pending = linearized.reverse(seeds, wanted)?;
         let input = |&id: &ValueId| linearized.gradient(&mut pending, id).into_data();
@@ -113,7 +114,7 @@ impl Segment {
 pub struct Pulled {
     /// The cotangents of the inputs, `[V, ...]`.
     pub inputs: Vec<TensorData>,
-    /// The Gram matrix `[V, V]` of each tensor.
+    /// The Gram matrix `[V, V]` of each tensor, one after the other; empty for no tensors.
     pub grams: Vec<f64>,
 }
 
@@ -129,7 +130,7 @@ pub fn folded(graph: &Arc<Graph>, device: &Device) -> Result<Vec<Option<TensorDa
         return Ok(vec![None; graph.values.len()]);
     }
     let executor = BurnExecutor::new(Arc::new(plan), device)?;
-    // Folded masks and indices are read by segments alone, which compute them themselves.
+    // Folded masks and indices are read only by segments, which compute them themselves.
     let number = |id: ValueId| graph.values[id].kind == Kind::Float && executor.plan().is_folded(id);
     let read = |id: ValueId| match number(id) {
         true => executor.constant(id).map(Array::into_data).transpose(),

@@ -30,6 +30,8 @@ fn is_backwards(slice: &SliceOpIr) -> bool {
 /// A flip and a slice with the same result.
 fn forwards(slice: SliceOpIr) -> [OperationIr; 2] {
     let SliceOpIr { tensor, ranges, out } = slice;
+    // The flip reverses the axes with negative steps. The slice then takes the same elements from
+    // the flipped tensor, which has the operand's shape and an identity of its own.
     let flipped = TensorIr { id: beside(out.id), ..tensor.clone() };
     let axes = (0..ranges.len()).filter(|&axis| ranges[axis].step < 0).collect();
     let sizes = tensor.shape.to_vec();
@@ -47,11 +49,14 @@ fn beside(id: TensorId) -> TensorId {
     TensorId::new(u64::MAX - id.value())
 }
 
-/// The range with negative step on an axis of `size`, counted on the reversed axis; others stay.
+/// The range that takes the same elements from the reversed axis of `size`, for a negative step;
+/// other ranges stay.
 fn mirrored(range: &Slice, size: usize) -> Slice {
     if range.step > 0 {
         return *range;
     }
+    // Element i is element size - 1 - i of the reversed axis: the last one, which the range takes
+    // first, comes first there too.
     let plain = range.to_range(size);
     let (start, end) = (size - plain.end, size - plain.start);
     Slice::new(start as isize, Some(end as isize), -range.step)

@@ -44,7 +44,7 @@ impl<'a> Call<'a, '_> {
         self.operand(position).is_some()
     }
 
-    /// Whether a result beside the first is used by another node.
+    /// Whether another node uses the result at this position.
     pub(crate) fn uses_result(&self, position: usize) -> bool {
         let name = self.node.output.get(position).map_or("", String::as_str);
         !name.is_empty() && self.importer.uses.contains_key(name)
@@ -64,11 +64,13 @@ impl<'a> Call<'a, '_> {
         }
     }
 
-    /// Known numbers that are equal for all samples, in a shape that grows with the batch: those of
-    /// one sample, repeated.
+    /// A known tensor whose elements are the same for all samples, in a shape that grows with the
+    /// batch: the elements of one sample, repeated.
     fn filled(&mut self, host: &Host) -> Result<ValueId, Refusal> {
         let tensors = BatchId::ALL.map(|batch| host.at(batch));
         let shape = super::ops::lines(tensors.map(|tensor| tensor.shape.clone()))?;
+        // The tensor of one sample has size 1 where the shape grows. It must give the tensor of
+        // every followed batch size when it is repeated.
         let one: Vec<_> = shape.iter().map(|size| if size.per_sample > 0 { 1 } else { size.fixed }).collect();
         let first = KnownTensor::build(&one, tensors[0].element, |at| tensors[0].at(at))?;
         let same = |tensor: &&KnownTensor| {
@@ -90,7 +92,8 @@ impl<'a> Call<'a, '_> {
         self.shape_of(position).map(|shape| shape.len())
     }
 
-    /// The shape of an operand that does not depend on the batch.
+    /// The shape of an operand, at the first of the followed batch sizes: for operands whose shape
+    /// does not depend on the batch.
     pub(crate) fn shape_of(&self, position: usize) -> Result<Vec<usize>, Refusal> {
         match self.operand(position) {
             Some(Binding::Value(value)) => Ok(self.shape_at(*value, BatchId::FIRST)),
@@ -100,7 +103,7 @@ impl<'a> Call<'a, '_> {
         }
     }
 
-    /// An operand that must be known; its numbers may depend on the batch.
+    /// An operand that must be known; its elements may depend on the batch.
     pub(crate) fn host(&self, position: usize) -> Result<Option<Host>, Refusal> {
         match self.operand(position) {
             None => Ok(None),
@@ -204,7 +207,7 @@ impl<'a> Call<'a, '_> {
             return self.plain(op, inputs, shape);
         }
         // In the engine, only selections and logic take masks. For other operations a mask is
-        // converted to numbers; where these only move elements, the result is converted back to a
+        // converted to floats; where these only move elements, the result is converted back to a
         // mask.
         let moves = matches!(
             op,

@@ -31,7 +31,7 @@ pub(crate) struct SampleLayout {
 }
 
 impl SampleLayout {
-    /// For a shape whose batch axis has `neighbours` elements per sample.
+    /// The layout of a shape whose batch axis has `neighbours` elements per sample.
     pub(crate) fn of(shape: &[Size], neighbours: usize) -> Result<Self, Refusal> {
         let mut following = (0..shape.len()).filter(|&axis| shape[axis].per_sample > 0);
         let batch = following.next();
@@ -45,7 +45,7 @@ impl SampleLayout {
         }
     }
 
-    /// For a value.
+    /// The layout of a value.
     pub(crate) fn of_value(call: &Call<'_, '_>, x: ValueId) -> Result<Self, Refusal> {
         Self::of(&call.shape(x), call.importer.builder.neighbours(x).unwrap_or(1))
     }
@@ -91,6 +91,7 @@ impl SampleLayout {
             let row = call.reshape(x, &[fixed(1), count])?;
             return call.expand(row, &[rows, count]);
         };
+        // The samples on an axis of their own, then first, then all other axes as one.
         let mut apart = self.sample();
         apart.insert(batch, SAMPLES_FIRST);
         let mut order: Vec<_> = (0..apart.len()).filter(|&axis| axis != batch).collect();
@@ -112,8 +113,9 @@ impl SampleLayout {
     }
 }
 
-/// The batch sizes at which indices are read, each with the numbers to read: with a batch of 1 in
-/// the file, that size alone.
+/// The batch sizes at which indices are read, and for each the followed size whose indices are read
+/// there. Where the file has a batch of 1 and the indices are fixed, they are read only at that
+/// size.
 fn batches(call: &Call<'_, '_>, names: &Host) -> Vec<(usize, BatchId)> {
     match call.importer.batch_of_one && names.constant().is_some() {
         true => vec![(1, BatchId::FIRST)],
@@ -121,7 +123,7 @@ fn batches(call: &Call<'_, '_>, names: &Host) -> Vec<(usize, BatchId)> {
     }
 }
 
-/// The shape of known numbers as a function of the batch size; with a batch of 1 in the file, the
+/// The shape of a known tensor as a function of the batch size; with a batch of 1 in the file, the
 /// samples lie on the axis `batch`.
 pub(crate) fn named_shape(
     call: &Call<'_, '_>,
@@ -159,6 +161,8 @@ fn per_sample(
 ) -> Result<Vec<(usize, usize)>, Refusal> {
     let mut found: Option<Vec<(usize, usize)>> = None;
     for (n, batch) in batches(call, names) {
+        // At each batch size a list of pairs for each sample of the result, and no pair of two
+        // samples.
         let mut lists = vec![Vec::new(); if to.batch.is_some() { n } else { 1 }];
         for (target, source) in pairs(names.at(batch), n)? {
             let (sample, target) = to.divide(&target);
@@ -168,6 +172,7 @@ fn per_sample(
             }
             lists.get_mut(sample).ok_or_else(mixes)?.push((target, source));
         }
+        // All lists must be equal, whatever the sample and the batch size.
         for list in lists {
             match &found {
                 Some(first) if *first != list => return Err(mixes()),
@@ -203,6 +208,7 @@ pub(crate) fn taken(
         return Err(mixes());
     }
     let mut list = per_sample(call, names, [&from, &to], pairs)?;
+    // Sorted, the list must name each element of the result once.
     list.sort_unstable();
     if list.iter().map(|(target, _)| *target).ne(0..to.count()) {
         return Err("its indices do not fill its result".into());
@@ -236,6 +242,7 @@ pub(crate) fn scattered(
             "write into one with a row for each sample (x.new_zeros, torch.zeros_like)",
         ));
     }
+    // Flat indices of one sample: of the elements to be written, and of their updates.
     let list = per_sample(call, names, [&from, &to], pairs)?;
     let (count, new) = (to.count(), from.count());
     if count.saturating_add(new) > MOST_ELEMENTS {
@@ -283,8 +290,8 @@ fn combined(
     (op, neutral): (Op, f64),
 ) -> Result<ValueId, Refusal> {
     // Each round combines every element with at most one update; elements that are named several
-    // times take several rounds. Elements without an update take the neutral number, which lies
-    // behind the updates.
+    // times take several rounds. Elements without an update take the neutral number, which comes
+    // after the updates.
     let rows = call.shape(flat)[0];
     let neutral = call.emit_of(Op::Fill(Fill { value: neutral }), &[], &[rows, fixed(1)])?;
     let both = call.emit(Op::Cat(Cat { axis: 1 }), &[updates, neutral])?;

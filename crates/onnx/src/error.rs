@@ -44,7 +44,7 @@ pub enum Error {
     /// The network does not have exactly one input of floats with the samples on its first axis.
     #[error("the network's input: {why}; {remedy}")]
     Input {
-        /// What it has instead.
+        /// What the network has instead.
         why: String,
         /// What to do.
         remedy: String,
@@ -147,7 +147,8 @@ impl Refusal {
         Self { why: why.into(), remedy: remedy.into() }
     }
 
-    /// The same for a node of a file with a batch of 1, whose mismatch may be due to that batch.
+    /// The refusal in a file with a batch of 1: a mismatch may be due to that batch, and gets
+    /// another remedy.
     pub(crate) fn of_one_sample(self) -> Self {
         let remedy = "the file has a batch of 1 that cannot be read as any batch there: export with a \
                       dynamic first axis (dynamic_axes or dynamic_shapes)";

@@ -1,4 +1,4 @@
-//! Tensors in files beside the model's.
+//! Tensors in files next to the model's.
 //!
 //! A location is a path relative to the model's folder. It may not leave that folder: absolute
 //! paths, `..` and links to elsewhere are refused, because a model file must not decide which other
@@ -37,6 +37,7 @@ pub(crate) fn bytes(tensor: &TensorProto, folder: Option<&Path>) -> Result<Optio
         return Err(Refusal::new(why, "read the model from its file"));
     };
     let path = inside(folder, location, name)?;
+    // Offset and length are optional: without them the tensor is the whole file.
     let all = read(&path, number("offset")?.unwrap_or(0), number("length")?).map_err(|error| {
         let why = format!("\"{name}\" could not be read from {}: {error}", path.display());
         Refusal::new(why, "put the file beside the model, under the name with which it was exported")

@@ -7,7 +7,8 @@ use prost::Message;
 use crate::error::{Error, Result};
 use crate::proto::{GraphProto, ModelProto};
 
-/// The supported versions of the operator set of ONNX's own domain.
+/// The supported versions of the operator set of ONNX's own domain. Before 7, arithmetic broadcasts
+/// by attributes, which are not read here.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// An ONNX file, decoded; [`Model::graph`] makes a graph of it.
@@ -23,7 +24,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a file; tensors beside it are read when the graph is made.
+    /// Reads a file; tensors in other files are read when the graph is made.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read; [`Error::Corrupt`] when it is not an ONNX file or

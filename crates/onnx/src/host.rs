@@ -1,4 +1,4 @@
-//! Operators computed on known numbers at import.
+//! Operators computed on known tensors at import.
 //!
 //! Exporters write arithmetic on shapes into the graph: the size of an axis, halved and
 //! concatenated with others, becomes the target of a reshape. Such nodes are computed here, once
@@ -10,7 +10,7 @@ use crate::error::Refusal;
 use crate::known::{ElementKind, KnownTensor, MOST_ELEMENTS, axis, broadcast};
 use crate::node::Attributes;
 
-/// The batch sizes at which known numbers are followed. A size that is a line through the first two
+/// The batch sizes at which known tensors are followed. A size that is a line through the first two
 /// must lie on it at the third, so that a rounded size (half a batch) is not taken for a constant.
 const BATCHES: [usize; 3] = [2, 3, 7];
 
@@ -39,18 +39,18 @@ pub(crate) fn each_batch<T>(mut at: impl FnMut(BatchId) -> Result<T, Refusal>) -
     Ok([at(first)?, at(second)?, at(third)?])
 }
 
-/// Known numbers, at each of [`BATCHES`].
+/// A known tensor, at each of [`BATCHES`].
 #[derive(Debug, Clone)]
 pub(crate) struct Host([Arc<KnownTensor>; 3]);
 
 impl Host {
-    /// Numbers that do not depend on the batch.
+    /// A tensor that does not depend on the batch.
     pub(crate) fn fixed(tensor: KnownTensor) -> Self {
         let tensor = Arc::new(tensor);
         Self([Arc::clone(&tensor), Arc::clone(&tensor), tensor])
     }
 
-    /// Numbers at each batch size.
+    /// The tensor that `at` gives at each batch size.
     pub(crate) fn varying(at: impl Fn(BatchId) -> Result<KnownTensor, Refusal>) -> Result<Self, Refusal> {
         let [first, second, third] = each_batch(at)?;
         if first == second && first == third {
@@ -59,12 +59,12 @@ impl Host {
         Ok(Self([Arc::new(first), Arc::new(second), Arc::new(third)]))
     }
 
-    /// The numbers at one of the followed batch sizes.
+    /// The tensor at one of the followed batch sizes.
     pub(crate) fn at(&self, batch: BatchId) -> &KnownTensor {
         &self.0[batch.index()]
     }
 
-    /// The numbers, where they do not depend on the batch.
+    /// The tensor, where it does not depend on the batch.
     pub(crate) fn constant(&self) -> Option<&Arc<KnownTensor>> {
         let [first, second, third] = &self.0;
         let same = Arc::ptr_eq(first, second) && Arc::ptr_eq(first, third);
@@ -79,9 +79,11 @@ pub(crate) fn fold(
     attributes: Attributes<'_>,
 ) -> Option<Result<Vec<Host>, Refusal>> {
     let run = evaluator(op)?;
+    // A tensor that is too large to be held is filled by the engine.
     if op == "ConstantOfShape" && inputs.first()?.as_ref()?.constant().is_some_and(|shape| is_large(shape)) {
         return None;
     }
+    // Operands that do not depend on the batch need one run.
     let same = inputs.iter().flatten().all(|host| host.constant().is_some());
     let at = |batch: BatchId| {
         let inputs: Vec<_> = inputs.iter().map(|host| host.as_ref().map(|host| host.at(batch))).collect();
@@ -101,7 +103,7 @@ pub(crate) fn fold(
     Some(all())
 }
 
-/// Whether a tensor of this shape has more elements than known numbers may have.
+/// Whether a tensor of this shape has more elements than a known tensor may have.
 fn is_large(shape: &KnownTensor) -> bool {
     shape.values.iter().product::<f64>() > MOST_ELEMENTS as f64
 }
@@ -131,6 +133,7 @@ impl<'a> Operands<'a> {
 
 type Evaluator = fn(&Operands<'_>) -> Result<Vec<KnownTensor>, Refusal>;
 
+/// How an operator is computed; none for operators that are not computed here.
 fn evaluator(op: &str) -> Option<Evaluator> {
     Some(match op {
         "Identity" | "Dropout" => |o| Ok(vec![o.operand(0)?.clone()]),
@@ -300,6 +303,7 @@ fn gather(o: &Operands<'_>) -> Result<Vec<KnownTensor>, Refusal> {
         .map(|index| axis(index, size as usize))
         .collect::<Result<_, _>>()
         .map_err(|_| format!("an index lies outside an axis of {size}"))?;
+    // The axes of the indices take the place of the axis that they index.
     let (before, after) = (&data.shape[..along], &data.shape[along + 1..]);
     let shape = [before, &indices.shape, after].concat();
     let rank = indices.shape.len();
@@ -326,6 +330,7 @@ fn concatenated(o: &Operands<'_>) -> Result<Vec<KnownTensor>, Refusal> {
     let mut shape = first.shape.clone();
     shape[along] = tensors.iter().map(|tensor| tensor.shape[along]).sum();
     let tensor = KnownTensor::build(&shape, first.element, |at| {
+        // The operand that holds the index: the sizes of those before it are taken off.
         let mut own = at.to_vec();
         for tensor in &tensors {
             if own[along] < tensor.shape[along] {
@@ -475,6 +480,7 @@ fn reduced(o: &Operands<'_>, start: f64, f: fn(f64, f64) -> f64) -> Result<Vec<K
     };
     let kept: Vec<_> =
         a.shape.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size }).collect();
+    // `build` visits every element; what it builds is not used.
     let mut sums = vec![start; crate::known::elements(&kept)?];
     KnownTensor::build(&a.shape, a.element, |at| {
         let flat = at.iter().zip(&kept).fold(0, |flat, (&i, &size)| flat * size + i.min(size - 1));
@@ -509,6 +515,7 @@ fn cumulated(o: &Operands<'_>) -> Result<Vec<KnownTensor>, Refusal> {
 /// The indices of the elements that are not 0, one per column.
 fn nonzero(o: &Operands<'_>) -> Result<Vec<KnownTensor>, Refusal> {
     let a = o.operand(0)?;
+    // As in `reduced`, only the visits are used.
     let mut columns = Vec::new();
     KnownTensor::build(&a.shape, a.element, |at| {
         if a.at(at) != 0.0 {

@@ -1,7 +1,7 @@
 //! From a file's nodes to a graph.
 //!
 //! The nodes are visited once, in the file's order. A name stands for a *value* of the graph, a
-//! *weight* (a float initializer, which becomes a value at its first use) or *known* numbers. A
+//! *weight* (a float initializer, which becomes a value at its first use) or a *known* tensor. A
 //! node whose operands are all known is computed at once ([`crate::host`]); any other node is
 //! translated into operations of the engine ([`crate::ops`]). A node that cannot be translated is
 //! noted. Its results become *unknown*, and nodes that depend on them are skipped, so that each
@@ -36,7 +36,7 @@ pub(crate) enum Binding {
     Value(ValueId),
     /// A float initializer.
     Weight(WeightId),
-    /// Known numbers.
+    /// A tensor whose elements are known at import.
     Known(Host),
     /// The result of a node that was refused.
     Unknown,
@@ -59,9 +59,9 @@ pub(crate) struct Weight {
     pub(crate) name: String,
     pub(crate) layer: String,
     pub(crate) data: TensorData,
-    /// Its value in the graph, once a node has used it.
+    /// The value in the graph that holds it, once a node has used it.
     value: Option<ValueId>,
-    /// Its transpose in the graph, once a node has used that.
+    /// The value that holds its transpose, once a node has used that.
     turned: Option<ValueId>,
     /// Whether the caller has declared it as not trained.
     frozen: bool,
@@ -91,7 +91,7 @@ pub(crate) struct Importer<'a> {
 /// The graph that computes the output of `interface`, without a softmax at its end.
 pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     let nodes = needed(model, &interface.output);
-    // Nodes bind names to values of the graph, to weights, or to numbers that are known here. What
+    // Nodes bind names to values of the graph, to weights, or to tensors that are known here. What
     // has no rule is collected, so that one error names all of it.
     let mut importer = Importer::new(model, interface, &nodes)?;
     importer.initializers(&nodes)?;
@@ -103,8 +103,8 @@ pub(crate) fn graph(model: &Model, interface: &Interface) -> Result<Import> {
     if !problems.is_empty() {
         return Err(Error::Unsupported(problems));
     }
-    // A softmax or a sigmoid at the end is taken off, because the measure takes logits. One logit
-    // (of a sigmoid) becomes two, the other being zero.
+    // A softmax or a sigmoid at the end is removed, because the measure takes logits. The logit of
+    // a single sigmoid becomes [z, 0] when the graph is finished; those of a pair are [0, z].
     let is_single = |name: &str| match names.get(name) {
         Some(Binding::Value(value)) => builder.shape(*value).get(1..) == Some(&[fixed(1)]),
         _ => false,
@@ -211,7 +211,7 @@ impl<'a> Importer<'a> {
                 continue;
             };
             let operand = external::bytes(tensor, folder).and_then(|bytes| {
-                // A layer of one channel has biases and scales of one number.
+                // A layer of one channel has biases and scales of one element.
                 let single = tensor.dims.is_empty() || tensor.dims == [1] && !has_weights(&user.op_type);
                 let literal = single && names::is_generated(&tensor.name);
                 if tensor::is_float(tensor.data_type) && !literal {
@@ -268,6 +268,8 @@ impl<'a> Importer<'a> {
         let added = |node: &&&NodeProto| {
             node.op_type == "Add" && result.is_some_and(|result| node.input.contains(result))
         };
+        // An initializer of the same node with a name of its own, or one that is added to the
+        // node's result.
         let beside = named(user).or_else(|| nodes.iter().filter(added).find_map(|node| named(node)));
         beside.map_or_else(|| title(user), names::layer)
     }
@@ -367,7 +369,7 @@ impl<'a> Importer<'a> {
     }
 }
 
-/// All operands as known numbers, if all are known.
+/// All operands as known tensors, if all are known.
 fn known(operands: &[Option<Binding>]) -> Option<Vec<Option<Host>>> {
     let host = |operand: &Option<Binding>| match operand {
         None => Some(None),
@@ -383,7 +385,7 @@ pub(crate) fn title(node: &NodeProto) -> &str {
     if node.name.is_empty() { first() } else { &node.name }
 }
 
-/// Whether the operands of an operator, besides its first, are what a layer has learned.
+/// Whether the operands of an operator after its first are what a layer has learned.
 fn has_weights(operator: &str) -> bool {
     ["Conv", "ConvTranspose", "Gemm", "PRelu"].contains(&operator) || operator.ends_with("Normalization")
 }

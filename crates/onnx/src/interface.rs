@@ -30,7 +30,7 @@ pub(crate) struct Interface {
     pub(crate) output: String,
     /// Whether the file has a fixed batch of 1.
     pub(crate) batch_of_one: bool,
-    /// Means and deviations of the channels.
+    /// Means and standard deviations of the channels.
     pub(crate) normalise: Option<(Vec<f64>, Vec<f64>)>,
     /// Names of initializers that are not perturbed.
     pub(crate) frozen: Vec<String>,
@@ -46,15 +46,15 @@ pub enum Ending {
     Softmax {
         /// The node that was removed.
         node: String,
-        /// Its operand: the logits.
+        /// The node's operand: the logits.
         logits: String,
     },
-    /// A sigmoid of one number, which was removed: that number is the logit of class 1, beside a
-    /// logit of 0.
+    /// A sigmoid of a single number z, which was removed: z is the logit of class 0, and class 1
+    /// has the logit 0.
     Sigmoid {
         /// The node that was removed.
         node: String,
-        /// Its operand: the logit.
+        /// The node's operand: the logit z.
         logits: String,
     },
     /// The probabilities `[1 - p, p]` of p = sigmoid(z): the logits are `[0, z]`.
@@ -77,23 +77,27 @@ impl Ending {
         is_single: impl Fn(&str) -> bool,
         is_one: impl Fn(&str) -> bool,
     ) -> Self {
+        // The node that gives a result, if it is of ONNX's own, unnamed domain.
         let maker = |name: &str| {
             let own = nodes.iter().find(|node| node.output.first().is_some_and(|output| output == name));
             own.copied().filter(|node| node.domain.is_empty())
         };
         let operand =
             |node: &NodeProto, position: usize| node.input.get(position).cloned().unwrap_or_default();
+        // From the output back over nodes that change nothing.
         let mut last = maker(&interface.output);
         while let Some(node) = last.filter(|node| node.op_type == "Identity") {
             last = maker(&operand(node, 0));
         }
         let Some(node) = last else { return Self::Logits };
+        // The default is that of Softmax; Concat always has an axis.
         let axis = crate::node::Attributes(node).int("axis", if opset < 13 { 1 } else { -1 });
         let (title, logits) = (crate::import::title(node).to_owned(), operand(node, 0));
         match node.op_type.as_str() {
             "Softmax" if axis == 1 || axis == -1 => Self::Softmax { node: title, logits },
             "Sigmoid" if is_single(&logits) => Self::Sigmoid { node: title, logits },
             "Concat" if node.input.len() == 2 && (axis == 1 || axis == -1) => {
+                // 1 - p and p, with the same p, which is the sigmoid of one logit.
                 let rest = maker(&operand(node, 0));
                 let rest = rest.filter(|rest| rest.op_type == "Sub" && is_one(&operand(rest, 0)));
                 let gate = maker(&operand(node, 1)).filter(|gate| gate.op_type == "Sigmoid");
@@ -237,6 +241,7 @@ fn output(model: &Model, named: Option<&str>) -> Result<String> {
             })
         };
     }
+    // An output without an element type may be one of floats.
     let floats = |output: &&ValueInfoProto| {
         let tensor = output.r#type.as_ref().and_then(|r#type| r#type.tensor_type.as_ref());
         tensor.is_some_and(|tensor| tensor::is_float(tensor.elem_type) || tensor.elem_type == 0)

@@ -1,6 +1,6 @@
-//! Tensors whose numbers are known at import: shapes, axes, bounds, masks, literals.
+//! Tensors whose elements are known at import: shapes, axes, bounds, masks, literals.
 //!
-//! Numbers of every type are held as f64, which is exact for all floats of networks and for
+//! Elements of every type are held as f64, which is exact for all floats of networks and for
 //! integers up to 2^53. Larger integers occur only in slices, where they mean "to the end", and
 //! still do.
 
@@ -20,7 +20,7 @@ pub(crate) enum ElementKind {
 /// enough that a damaged file cannot demand much memory.
 pub(crate) const MOST_ELEMENTS: usize = 1 << 24;
 
-/// A tensor of known numbers, row-major.
+/// A tensor of known elements, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KnownTensor {
     pub(crate) shape: Vec<usize>,
@@ -29,6 +29,7 @@ pub(crate) struct KnownTensor {
 }
 
 impl KnownTensor {
+    /// A single number.
     pub(crate) fn scalar(element: ElementKind, value: f64) -> Self {
         Self { shape: vec![], element, values: vec![value] }
     }
@@ -49,6 +50,7 @@ impl KnownTensor {
         let mut index = vec![0; shape.len()];
         let values = (0..count)
             .map(|flat| {
+                // The index of a flat position, from the last axis, which runs fastest.
                 let mut rest = flat;
                 for axis in (0..shape.len()).rev() {
                     index[axis] = rest % shape[axis];
@@ -87,7 +89,7 @@ impl KnownTensor {
         Ok(Self { shape, ..self.clone() })
     }
 
-    /// As a constant for arithmetic: numbers in f64, or a mask.
+    /// The tensor as a constant for arithmetic: floats in f64, or a mask.
     pub(crate) fn numbers(&self) -> TensorData {
         match self.element {
             ElementKind::Int => TensorData::new(self.values.clone(), self.shape.clone()),
@@ -95,7 +97,7 @@ impl KnownTensor {
         }
     }
 
-    /// As a constant of the graph: numbers in f64, indices or a mask.
+    /// The tensor as a constant of the graph: floats in f64, indices or a mask.
     pub(crate) fn data(&self) -> TensorData {
         let shape = self.shape.clone();
         match self.element {

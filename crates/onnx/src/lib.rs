@@ -69,7 +69,7 @@ pub struct Import {
     pub graph: Graph,
     /// What followed the logits in the file.
     pub ending: Ending,
-    /// Names of matrices that the graph holds with rows and columns exchanged.
+    /// Names of matrices that the graph holds transposed.
     pub transposed: Vec<String>,
     /// Names of initializers that are frozen, as [`ImportOptions::frozen`] requests.
     pub frozen: Vec<String>,

@@ -1,5 +1,4 @@
-//! What follows from the names in a file: the layer of a tensor, and whether an exporter generated
-//! the name.
+//! What the names in a file say: the layer of a tensor, and whether an exporter generated the name.
 
 /// The layer of an initializer: its name without the last word, where names have dots (PyTorch) or
 /// slashes (TensorFlow); the name itself where they have neither.
@@ -34,6 +33,8 @@ pub(crate) fn is_generated(name: &str) -> bool {
 
 /// Whether a name matches a pattern, in which `*` stands for any letters.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    // The beginning must fit, the parts between stars follow in their order, each at its first
+    // place, and the end must fit what is left.
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(start) else { return false };
     let mut parts: Vec<&str> = rest.split('*').collect();

@@ -36,7 +36,7 @@ impl<'a> Attributes<'a> {
         bytes.map_or(default, |bytes| std::str::from_utf8(bytes).unwrap_or("?"))
     }
 
-    /// A tensor of numbers.
+    /// A tensor.
     pub(crate) fn tensor(self, name: &str) -> Result<Option<KnownTensor>, Refusal> {
         self.get(name).and_then(|attribute| attribute.t.as_deref()).map(tensor::inline).transpose()
     }

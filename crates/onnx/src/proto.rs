@@ -25,6 +25,7 @@ macro_rules! merge {
     }};
 }
 
+/// Writes a field that has one value, an optional value, or any number of values.
 macro_rules! encode {
     (one $kind:ident, $tag:literal, $field:expr, $buf:expr) => {
         encoding::$kind::encode($tag, &$field, $buf)
@@ -39,6 +40,7 @@ macro_rules! encode {
     };
 }
 
+/// The encoded length of a field that has one value, an optional value, or any number of values.
 macro_rules! length {
     (one $kind:ident, $tag:literal, $field:expr) => {
         encoding::$kind::encoded_len($tag, &$field)
@@ -51,6 +53,7 @@ macro_rules! length {
     };
 }
 
+/// A message: a struct of its fields, each with its number and how it is encoded.
 macro_rules! message {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = $tag:literal $how:ident $kind:ident;)+ }) => {
         $(#[$doc])*

@@ -5,12 +5,12 @@
 //! and the axis of the target that holds the samples is multiplied by the batch size.
 //!
 //! Elements are row-major, so the samples lie on an axis before which there are as many elements as
-//! before the samples in the operand (the boundary). Where several axes meet the boundary, the
-//! choice is: an axis of size 1; else, if behind the boundary there is only the last axis, or the
-//! same sizes as behind the samples in the operand, the axis before the boundary; else the first
-//! axis behind it. Where the boundary lies within an axis, that axis holds the samples. Where no
-//! axis fits, the target is kept as it is. The shapes that follow must then hold for every batch
-//! size, or the network is refused.
+//! before the samples in the operand (the boundary). Where axes meet at the boundary, the choice is
+//! an axis of size 1. Else it is the axis before the boundary, if only the last axis comes after
+//! it, or the same sizes as after the samples in the operand. Else it is the first axis after the
+//! boundary. Where the boundary lies within an axis, that axis holds the samples. Where no axis
+//! fits, the target is kept as it is. The shapes that follow must then hold for every batch size,
+//! or the network is refused.
 
 use influence_autodiff::graph::{Size, ValueId};
 
@@ -37,7 +37,7 @@ pub(crate) fn target(
     let Some(batch) = batch_axis(from) else { return Ok(None) };
     let alone: Vec<usize> = from.iter().map(|size| size.at(1)).collect();
     let Ok(sizes) = shapes::target(&alone, target, zero) else { return Ok(None) };
-    // The number of elements before the samples in row-major order, and the sizes behind them.
+    // The number of elements before the samples in row-major order, and the sizes after them.
     let before = alone[..batch].iter().product::<usize>() * alone[batch] / neighbours.max(1);
     let own = (neighbours > 1).then_some(neighbours);
     let behind: Vec<usize> = own.into_iter().chain(alone[batch + 1..].iter().copied()).collect();
@@ -49,8 +49,8 @@ pub(crate) fn target(
     }))
 }
 
-/// The axis that holds the samples, for `before` elements before them and the sizes `behind` them
-/// in the operand.
+/// The axis that holds the samples, for `before` elements before them and the sizes `behind` after
+/// them in the operand.
 fn axis_of(sizes: &[usize], before: usize, behind: &[usize]) -> Option<usize> {
     let product = |axis: usize| sizes[..axis].iter().product::<usize>();
     let boundary = (0..sizes.len()).find(|&axis| product(axis) == before);

@@ -1,4 +1,4 @@
-//! Shapes that nodes specify, computed here for both known numbers and values of the graph.
+//! Shapes that nodes specify, computed here for both known tensors and values of the graph.
 
 use crate::error::Refusal;
 use crate::known::axis;
@@ -42,6 +42,7 @@ pub(crate) fn target(from: &[usize], target: &[i64], zero: bool) -> Result<Vec<u
     let (Some(known), Some(all)) = (known, all) else {
         return Err(format!("the target {target:?} is too large").into());
     };
+    // The open axis takes what the others leave, without a rest.
     let open = sizes.iter().filter(|size| size.is_none()).count();
     let rest = match open {
         0 if known == all => 0,
@@ -77,7 +78,7 @@ impl Range {
 pub(crate) struct SliceBounds(Vec<(usize, i64, i64, i64)>);
 
 impl SliceBounds {
-    /// From the node's attributes (opset 1) or its operands (opset 10 and newer).
+    /// Reads the bounds from the node's attributes (opset 1) or its operands (opset 10 and newer).
     pub(crate) fn of(
         attributes: Attributes<'_>,
         operand: impl Fn(usize) -> Option<Vec<i64>>,
@@ -102,6 +103,8 @@ impl SliceBounds {
         for &(axis, start, end, step) in &self.0 {
             let size = shape[axis] as i64;
             let from_front = |i: i64| if i < 0 { i.saturating_add(size) } else { i };
+            // As in NumPy, bounds are cut to the axis. A negative step may end before the first
+            // element.
             let (low, high) = if step > 0 { (0, size) } else { (-1, size - 1) };
             let start = from_front(start).clamp(low.max(0), high.max(0));
             let end = from_front(end).clamp(low, high);

@@ -1,7 +1,7 @@
-//! Constants of a file as numbers.
+//! The elements of a file's constants.
 //!
-//! A tensor's elements are in `raw_data` (little-endian), in a list of its type, or in a file
-//! beside the model's. In all cases their number must be that of the shape; no memory is allocated
+//! A tensor's elements are in `raw_data` (little-endian), in a list of its type, or in a file next
+//! to the model's. In all cases their number must be that of the shape; no memory is allocated
 //! because a shape claims it.
 
 use burn::tensor::{DType, TensorData};
@@ -11,7 +11,7 @@ use crate::error::Refusal;
 use crate::known::{ElementKind, KnownTensor};
 use crate::proto::TensorProto;
 
-/// The values of `TensorProto.DataType` that are numbers.
+/// The values of `TensorProto.DataType` for types of numbers.
 const FLOAT: i32 = 1;
 const UINT8: i32 = 2;
 const INT8: i32 = 3;
@@ -63,7 +63,7 @@ pub(crate) fn type_name(data_type: i32) -> String {
     name.into()
 }
 
-/// A tensor's numbers, in one of the two types that are kept.
+/// A tensor's elements, in one of the two types that are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TensorNumbers {
     Single(Vec<f32>),
@@ -94,7 +94,7 @@ fn width(data_type: i32) -> Option<usize> {
     })
 }
 
-/// Numbers from little-endian bytes.
+/// The elements in little-endian bytes.
 fn raw(data_type: i32, bytes: &[u8]) -> Option<TensorNumbers> {
     fn of<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
         bytes.as_chunks().0.iter().map(|chunk| read(*chunk)).collect()
@@ -117,7 +117,7 @@ fn raw(data_type: i32, bytes: &[u8]) -> Option<TensorNumbers> {
     })
 }
 
-/// Numbers from the list of their type.
+/// The elements in the list of their type.
 fn listed(tensor: &TensorProto) -> Option<TensorNumbers> {
     let words = || tensor.int32_data.iter();
     let bits = |read: fn(u16) -> f32| TensorNumbers::Single(words().map(|&x| read(x as u16)).collect());
@@ -135,7 +135,7 @@ fn listed(tensor: &TensorProto) -> Option<TensorNumbers> {
     })
 }
 
-/// Shape and numbers of a tensor whose elements are in the message, or in `external`.
+/// Shape and elements of a tensor, which are in the message or in `external`.
 pub(crate) fn numbers(
     tensor: &TensorProto,
     external: Option<&[u8]>,
@@ -155,6 +155,7 @@ pub(crate) fn numbers(
         }
         None => listed(tensor),
     };
+    // A list may be shorter or longer than the shape says.
     let found = match &numbers {
         Some(TensorNumbers::Single(values)) => values.len(),
         Some(TensorNumbers::Double(values)) => values.len(),
@@ -166,7 +167,7 @@ pub(crate) fn numbers(
     }
 }
 
-/// A tensor as known numbers.
+/// A tensor of the file as a known tensor.
 pub(crate) fn known(tensor: &TensorProto, external: Option<&[u8]>) -> Result<KnownTensor, Refusal> {
     let (shape, numbers) = numbers(tensor, external)?;
     let element = element(tensor.data_type).ok_or("its elements are not numbers")?;

@@ -47,7 +47,7 @@ impl NodeWindow {
         }
     }
 
-    /// The window of one axis, as one over H of images.
+    /// The window of one axis as a window over H of images.
     pub(crate) fn down(mut self) -> Self {
         self.taps.push(1);
         self.stride.push(1);

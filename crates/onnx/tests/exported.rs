@@ -24,7 +24,7 @@ fn numbers(file: &SafeTensors<'_>, name: &str) -> (Vec<usize>, Vec<f64>) {
     (view.shape().to_vec(), view.data().as_chunks().0.iter().map(read).collect())
 }
 
-/// All rows minus the last one: differences that a constant added to all logits does not change.
+/// The rows minus the last one: differences that a constant added to all logits does not change.
 fn differences(rows: &[f64], classes: usize) -> Vec<f64> {
     let width = rows.len() / classes;
     let last = &rows[(classes - 1) * width..];

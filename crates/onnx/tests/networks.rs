@@ -17,7 +17,7 @@ use safetensors::SafeTensors;
 
 /// Tolerance for weights in f64, with some literals in f32 (as the newer exporter writes them).
 const DOUBLE: f64 = 1e-6;
-/// Tolerance for weights, or numbers folded into them, in f32.
+/// Tolerance for weights, or values folded into them, in f32.
 const SINGLE: f64 = 1e-4;
 
 fn numbers(file: &SafeTensors<'_>, name: &str) -> Result<(Vec<usize>, Vec<f64>), String> {
@@ -26,15 +26,15 @@ fn numbers(file: &SafeTensors<'_>, name: &str) -> Result<(Vec<usize>, Vec<f64>),
     Ok((view.shape().to_vec(), values))
 }
 
-/// The largest difference, relative to the largest number, at least `least`.
+/// The largest difference, relative to the largest element, at least `least`.
 fn apart(found: &[f64], expected: &[f64], least: f64) -> f64 {
     let scale = expected.iter().fold(least, |scale, x| scale.max(x.abs()));
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / scale);
     differences.fold(0.0, |worst: f64, x| if x <= worst { worst } else { x })
 }
 
-/// The differences with the last class, of logits or of a Jacobian: the measure depends on these
-/// alone.
+/// The differences with the last class, of logits or of a Jacobian: the measure depends only on
+/// these.
 fn centred(jacobian: &[f64], classes: usize) -> Vec<f64> {
     let size = jacobian.len() / classes;
     let last = &jacobian[(classes - 1) * size..];
@@ -54,6 +54,7 @@ fn compared(file: &Path, stem: &Path) -> Result<[f64; 2], String> {
     let sample = graph.sample_shape();
     let options = Options { precision: Precision::F64, batch: 3, ..Options::default() };
     let program = Program::new(graph, &Device::flex(), &options).map_err(|error| error.to_string())?;
+    // All images have logits, but only the first ones a Jacobian.
     let count = of_jacobian[0];
     let size: usize = sample.iter().product();
     let data =

@@ -1,4 +1,4 @@
-//! The axis of the samples: the answer of every rule, against its own forward pass.
+//! The axis of the samples: what every rule says of it, against the rule's own forward pass.
 //!
 //! For every sample of the derivative tests, each axis of each operand is taken as a batch axis.
 //! Where the rule says that the samples are not coupled, a change of one of them may change the
@@ -24,6 +24,7 @@ impl BatchedOperand<'_> {
         if !output[axis].is_multiple_of(self.count) {
             return None;
         }
+        // A passage has the shapes for one sample.
         input[self.from.axis] /= self.count;
         output[axis] /= self.count;
         let passage =

@@ -12,9 +12,9 @@
 //! | div scalar | a / s | g / s | |
 //! | recip | 1 / a | -g / a^2 | |
 //!
-//! For an operand that broadcasts, the cotangents are summed over the axes along which it was
-//! repeated (`sum_to`). Subtraction of a scalar is the addition of its negative, and negation is
-//! the product with -1.
+//! The zeros in the pullbacks of pow replace 0 times infinity, which is NaN. For an operand that
+//! broadcasts, the cotangents are summed over the axes along which it was repeated (`sum_to`).
+//! Subtraction of a scalar is the addition of its negative, and negation is the product with -1.
 
 use std::fmt;
 

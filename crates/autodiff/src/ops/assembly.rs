@@ -30,7 +30,7 @@ pub struct SliceAssign {
 /// The elements of a margin.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Margin {
-    /// One number.
+    /// One number everywhere.
     Constant(f64),
     /// x mirrored about its outermost elements, which are not repeated.
     Reflect,
@@ -48,7 +48,7 @@ pub struct Pad {
 }
 
 impl Pad {
-    /// The slices of y in which x lies, behind `skipped` leading axes.
+    /// The slices of y in which x lies, after `skipped` leading axes.
     fn inner(&self, y: &[usize], skipped: usize) -> Vec<burn::tensor::Slice> {
         let mut slices = whole(y);
         for ((slice, &size), &(before, after)) in
@@ -62,6 +62,7 @@ impl Pad {
     /// For each element of a padded axis, the element of the axis of `size` of which it is a copy.
     fn sources(&self, axis: usize, size: usize, place: &Placement) -> Array {
         let ((before, after), last) = (self.padding[axis], size as i64 - 1);
+        // i counts from the first element of x: it is negative before x, and above `last` after it.
         let source = |i: i64| match self.margin {
             Margin::Reflect if i > last => 2 * last - i,
             Margin::Reflect => i.abs(),
@@ -115,6 +116,7 @@ impl Rule for Pad {
         if matches!(self.margin, Margin::Constant(_)) {
             return cotangent.slice(&self.inner(&stacked, 1));
         }
+        // Axis by axis, as in the forward pass; their order does not matter.
         let place = cotangent.place();
         self.padded_axes().fold(cotangent, |cotangent, axis| {
             let (mut shape, size) = (cotangent.shape(), saved.shapes[0][axis]);
@@ -139,7 +141,7 @@ pub struct Repeat {
 }
 
 impl SliceAssign {
-    /// Burn's slices of the part, behind a leading axis of cotangents.
+    /// Burn's slices of the part, after a leading axis of cotangents.
     fn slices(&self, stacked: &[usize]) -> Vec<burn::tensor::Slice> {
         let mut slices = whole(stacked);
         slices[1..=self.part.ranges.len()].clone_from_slice(&self.part.slices(&stacked[1..]));
@@ -178,6 +180,7 @@ impl Rule for SliceAssign {
         if position == 1 {
             return cotangent.slice(&slices);
         }
+        // What was overwritten does not reach the result.
         let zeros = cotangent.zeros_like(&with_leading(stacked[0], &saved.shapes[1]));
         cotangent.slice_assign(&slices, zeros)
     }
@@ -214,6 +217,8 @@ impl Rule for Repeat {
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
         let (stacked, axis) = (cotangent.shape(), self.axis + 1);
         let shape = with_leading(stacked[0], &saved.shapes[0]);
+        // The copies lie one after the other: they get an axis of their own, in front of that of x,
+        // and are summed over it.
         let mut copies = shape.clone();
         copies.insert(axis, stacked[axis] / shape[axis]);
         cotangent.reshape(&copies).sum_axis(axis).reshape(&shape)

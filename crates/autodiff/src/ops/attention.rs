@@ -65,11 +65,13 @@ impl Attention {
         let (q, k) = (operand(0), operand(1));
         let scale = self.scale(q.shape()[3]);
         let scores = q.matmul(transpose(k)).mul_scalar(scale);
+        // From R to C.
         let saturated = self.cap.map(|cap| scores.clone().div_scalar(cap).tanh());
         let scores = match (&saturated, self.cap) {
             (Some(saturated), Some(cap)) => saturated.clone().mul_scalar(cap),
             _ => scores,
         };
+        // The bias, then minus infinity where the mask or the order of positions excludes.
         let [mask, bias] = self.extras(operands).map(|position| position.map(&operand));
         let scores = bias.into_iter().fold(scores, Array::add);
         let scores = mask.into_iter().fold(scores, |scores, mask| scores.fill(mask, f64::NEG_INFINITY));
@@ -83,6 +85,7 @@ impl Attention {
     fn scores_cotangent(probabilities: Array, cotangent: Array, value: Array) -> Array {
         let probabilities = over_cotangents(probabilities);
         let pulled = cotangent.matmul(transpose(over_cotangents(value)));
+        // dP, minus its mean under P, times P.
         let mean = pulled.clone().mul(probabilities.clone()).sum_axis(4);
         pulled.sub(mean).mul(probabilities)
     }
@@ -149,6 +152,7 @@ impl Rule for Attention {
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
         let place = cotangent.place();
+        // P is not kept, but computed again.
         let weights = self.weights(|position| saved.input(position), saved.shapes.len(), &place);
         if position == 2 {
             return transpose(over_cotangents(weights.probabilities)).matmul(cotangent);
@@ -157,6 +161,7 @@ impl Rule for Attention {
         if position > 2 {
             return sum_to(scores, &saved.shapes[position]);
         }
+        // From dC to s dR.
         let slope = |t: Array| over_cotangents(t.clone().mul(t).neg().add_scalar(1.0));
         let products = weights.saturated.map(slope).into_iter().fold(scores, Array::mul);
         let products = products.mul_scalar(self.scale(saved.shapes[0][3]));

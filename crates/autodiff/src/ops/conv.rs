@@ -13,7 +13,8 @@
 //! - a plain convolution with the reversed weight, at stride 1 in one group, where it is cheaper
 //!   (`reversed`);
 //! - Burn's transposed convolution, for padding that is equal on both sides;
-//! - the same to the padded input, from which the padding is then cut, for other padding.
+//! - Burn's transposed convolution to the padded input, from which the padding is then cut, for
+//!   other padding.
 
 use std::fmt;
 
@@ -125,6 +126,7 @@ impl Rule for Conv2d {
         let [v, images, o, h, w] = [shape[0], shape[1], shape[2], shape[3], shape[4]];
         // Positions of one image, and of all: the P of the outer products runs over both.
         let (seen, all) = (h * w, images * h * w);
+        // Both factors by group first, with the positions of all images on one axis.
         let deltas = cotangent.reshape(&[v, images, g, o / g, seen]).permute(&[0, 2, 3, 1, 4]);
         let windows = self.windows(saved.input(0), &saved.shapes[1], [h, w]);
         let taps: usize = saved.shapes[1][1..].iter().product();
@@ -193,6 +195,7 @@ impl Conv2d {
     fn windows(&self, x: Array, weight: &[usize], [h, w]: [usize; 2]) -> Array {
         let ([images, channels], kernel) = ([x.shape()[0], x.shape()[1]], &weight[2..]);
         let padded = self.padded(x);
+        // What one tap sees at all positions is a regular part of the padded images.
         let along = |axis: usize, tap: usize, count: usize| {
             let start = tap * self.dilation[axis];
             let end = start + (count - 1) * self.stride[axis] + 1;
@@ -251,7 +254,7 @@ impl Conv2d {
     }
 }
 
-/// Checks that the third operand, if there is one, has one number for each output channel.
+/// Checks that the third operand, if there is one, has one element for each output channel.
 pub(crate) fn fits_bias(inputs: &[Vec<usize>], outputs: usize) -> Result<(), String> {
     match inputs.get(2) {
         Some(bias) if bias.as_slice() != [outputs] => {
@@ -261,7 +264,7 @@ pub(crate) fn fits_bias(inputs: &[Vec<usize>], outputs: usize) -> Result<(), Str
     }
 }
 
-/// The four sizes of a shape, or why it has not four.
+/// The four sizes of a shape, or why it does not have four.
 pub(crate) fn dims4(shape: &[usize]) -> Result<[usize; 4], String> {
     shape.try_into().map_err(|_| format!("four axes are needed, found shape {shape:?}"))
 }

@@ -38,7 +38,7 @@ const LINEAR: f64 = 1e-12;
 /// Tolerance for contiguous arrays against views: the same products, possibly summed in another
 /// order.
 const VIEWS: f64 = 1e-13;
-/// Jacobians with more entries are tested by the adjoint identity alone.
+/// Jacobians with more entries are tested only by the adjoint identity.
 const FULL_JACOBIAN: usize = 40_000;
 /// Numbers of stacked cotangents.
 const STACKED: [usize; 3] = [1, 3, 9];
@@ -65,12 +65,13 @@ pub(super) struct OperandValues {
     pub(super) values: Vec<f64>,
 }
 
-/// Distinct numbers in (-1, 1) in a scrambled order, none nearer to 0 or to each other than about
-/// 10 [`STEP`]s, so that no difference crosses a kink or a tie.
+/// Distinct values in (-1, 1) in a scrambled order, none nearer to 0 or to each other than about 10
+/// [`STEP`]s, so that no difference crosses a kink or a tie.
 pub(super) fn spread(shape: &[usize], seed: usize) -> OperandValues {
     const PRIME: usize = 100_003;
     let count = shape.iter().product::<usize>();
     assert!(count < PRIME, "a sample this large would repeat values");
+    // The multiples of a number modulo a prime are all different.
     let value = |i: usize| 2.0 * (((i + seed + 1) * 40_009 % PRIME) as f64 + 0.5) / PRIME as f64 - 1.0;
     OperandValues { shape: shape.to_vec(), values: (0..count).map(value).collect() }
 }
@@ -89,17 +90,17 @@ impl OpSample {
         Self { op, operands, recorded, active, linear: vec![], kinds: vec![] }
     }
 
-    /// Only these operands may be active.
+    /// The sample with only these operands active.
     pub(super) fn active(self, active: &[usize]) -> Self {
         Self { active: active.to_vec(), ..self }
     }
 
-    /// It is linear in these operands.
+    /// The sample of an operation that is linear in these operands.
     pub(super) fn linear(self, linear: &[usize]) -> Self {
         Self { linear: linear.to_vec(), ..self }
     }
 
-    /// The operand at `position` is a mask or an index.
+    /// The sample with a mask or indices as the operand at `position`.
     pub(super) fn kind(mut self, position: usize, kind: Kind) -> Self {
         self.kinds.push((position, kind));
         self
@@ -125,7 +126,7 @@ impl OpSample {
         operands.iter().enumerate().map(one).collect()
     }
 
-    /// The recording has this shape for the result.
+    /// The sample whose recording has this shape for the result.
     pub(super) fn recorded(self, shape: &[usize]) -> Self {
         Self { recorded: shape.to_vec(), ..self }
     }
@@ -173,7 +174,7 @@ pub(super) fn values(array: Array) -> Vec<f64> {
     array.into_data().expect("the CPU can be read").iter::<f64>().collect()
 }
 
-/// The numbers of a result, which may be a mask.
+/// The elements of a result, which may be a mask.
 fn numbers(array: Array, place: &Placement) -> Vec<f64> {
     let is_mask = matches!(array.dtype(), DType::Bool(_));
     values(if is_mask { array.mask_as_numbers(place) } else { array })
@@ -333,8 +334,8 @@ fn jacobian(sample: &OpSample, positions: &[usize], step: f64) -> Vec<Vec<f64>> 
     (0..count).map(|i| difference(sample, positions, &unit(i), step)).collect()
 }
 
-/// Asserts that both are equal within `tolerance`, relative to the largest number of `expected`, at
-/// least 1.
+/// Asserts that both are equal within `tolerance`, relative to the largest element of `expected`,
+/// at least 1.
 pub(super) fn assert_close(what: &str, expected: &[f64], found: &[f64], tolerance: f64) {
     assert_eq!(expected.len(), found.len(), "{what}: number of elements");
     let scale = expected.iter().fold(1.0_f64, |max, x| max.max(x.abs()));
@@ -493,7 +494,7 @@ pub(super) fn check_values(
     }
 }
 
-/// All properties of all samples of a family.
+/// Checks all properties of all samples of a family.
 pub(super) fn check(samples: &[OpSample]) {
     let place = place(FloatDType::F64);
     for sample in samples {

@@ -7,8 +7,8 @@
 //! the sum over channels of g x times the slopes of the weights. All of it is computed on the
 //! device, because a grid may depend on the input.
 //!
-//! Kinks are those of PyTorch: a point exactly on a pixel belongs to the cell behind it, and a
-//! point that is cut to an edge, or lies on it, has slope 0.
+//! Kinks are those of PyTorch: a point exactly on a pixel belongs to the cell after it, and a point
+//! that is cut to an edge, or lies on it, has slope 0.
 
 use std::fmt;
 
@@ -56,18 +56,19 @@ pub struct GridSample {
 
 /// One of the neighbouring pixels along one axis, for every point of the grid: arrays `[B, H' W']`.
 struct Tap {
-    /// Its index, as a number.
+    /// The pixel's index, as a float.
     index: Array,
     weight: Array,
     /// The derivative of the weight with respect to the grid's coordinate.
     slope: Array,
 }
 
-/// a, for cubic convolution (Keys 1981).
+/// The parameter a of cubic convolution (Keys 1981), with PyTorch's value.
 const A: f64 = -0.75;
-/// Its weight at distances up to one pixel: the coefficients of the powers of the distance.
+/// The weight of cubic convolution at distances up to one pixel: the coefficients of the powers of
+/// the distance, the constant first.
 const NEAR: [f64; 4] = [1.0, 0.0, -(A + 3.0), A + 2.0];
-/// Its weight at distances between one pixel and two.
+/// The weight of cubic convolution at distances between one pixel and two.
 const FAR: [f64; 4] = [-4.0 * A, 8.0 * A, -5.0 * A, A];
 
 /// A polynomial with these coefficients, the constant first.
@@ -103,12 +104,14 @@ impl GridSample {
             Outside::Reflection => {
                 let (low, high) = if self.align_corners { (0.0, last) } else { (-0.5, last + 0.5) };
                 let span = high - low;
+                // One pixel, whose centre is both edges: every position is on it.
                 if span <= 0.0 {
                     let zeros = positions.zeros_like(&shape);
                     return [zeros.clone(), zeros];
                 }
                 // Reflection is periodic: over two spans, from the low edge to the high one and
-                // back.
+                // back. Over these, `along` runs from -span to span, and the position is as far
+                // below the high edge as `along` is from 0.
                 let far = positions.add_scalar(-low);
                 let (distance, side) = (far.clone().abs(), far.sign());
                 let turns = distance.clone().div_scalar(2.0 * span).floor();
@@ -133,6 +136,7 @@ impl GridSample {
             }
             Between::Bilinear => {
                 let [inside, slopes] = self.moved_inside(positions, size, place);
+                // The weights are 1 - t and t at the distance t from the lower pixel.
                 let (low, slope) = (inside.clone().floor(), slopes.mul_scalar(scale));
                 let high = inside.sub(low.clone());
                 let behind = low.clone().add_scalar(1.0);
@@ -150,7 +154,8 @@ impl GridSample {
         taps.into_iter().map(|tap| self.kept_inside(tap, size, place)).collect()
     }
 
-    /// Four neighbours. Here the position itself stays outside, and each neighbour is moved inside.
+    /// The four neighbours of bicubic sampling. Here the position itself stays outside, and each
+    /// neighbour is moved inside.
     fn cubic(&self, positions: Array, size: usize, place: &Placement) -> Vec<Tap> {
         let low = positions.clone().floor();
         let behind = positions.sub(low.clone());
@@ -168,7 +173,7 @@ impl GridSample {
         [-1.0, 0.0, 1.0, 2.0].map(tap).into()
     }
 
-    /// The neighbour with an index that the axis has. Where the image is surrounded by zeros,
+    /// The neighbour, with an index that the axis has. Where the image is surrounded by zeros,
     /// neighbours outside get weight 0.
     fn kept_inside(&self, tap: Tap, size: usize, place: &Placement) -> Tap {
         let last = size as f64 - 1.0;
@@ -224,6 +229,7 @@ impl Rule for GridSample {
         let flat = [b, c, shape[2] * shape[3]];
         let [rows, columns] = self.neighbours(grid, [h, w], place);
         let x = x.reshape(&[b, c, h * w]);
+        // Each row and column of neighbours is one pixel for every point.
         let parts = rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column)));
         let sum = parts.fold(Array::full(&flat, 0.0, place), |sum, (row, column)| {
             let seen = x.clone().gather(2, indices(row, column, w, &flat));
@@ -249,6 +255,7 @@ impl Rule for GridSample {
         let cotangent = cotangent.reshape(&[v, b, c, count]);
         let parts = || rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column)));
         if position == 0 {
+            // To x: g w is added at each neighbour.
             let zeros = cotangent.zeros_like(&[v, b, c, h * w]);
             let sum = parts().fold(zeros, |sum, (row, column)| {
                 let weight = over_channels(row.weight.clone().mul(column.weight.clone()));
@@ -258,6 +265,8 @@ impl Rule for GridSample {
             });
             return sum.reshape(&with_leading(v, x));
         }
+        // To the grid: for each neighbour the sum of g x over channels, times the slope along one
+        // axis and the weight along the other.
         let image = saved.input(0).reshape(&[b, c, h * w]);
         let zeros = || cotangent.zeros_like(&[v, b, 1, count]);
         let [along_x, along_y] = parts().fold([zeros(), zeros()], |[across, down], (row, column)| {

@@ -174,6 +174,7 @@ impl Rule for Embedding {
     fn pullback(&self, cotangent: Array, _: usize, saved: &Saved<'_>) -> Array {
         let (full, matrix) = (cotangent.shape(), &saved.shapes[0]);
         let [v, n, s] = [full[0], full[1], full[2]];
+        // Samples and positions as one list of rows.
         let indices = saved.input(1).expand_indices(&[n, s]).reshape_indices(&[n * s]);
         let zeros = cotangent.zeros_like(&with_leading(v, matrix));
         zeros.select_add(1, indices, cotangent.reshape(&[v, n * s, matrix[1]]))

@@ -10,7 +10,7 @@
 //! | expand | repeated along axes of size 1 and new leading axes | the sum over the repeats |
 //! | empty | NaN, for memory that Burn leaves unwritten; no operands | none |
 //! | fill | one number everywhere; no operands | none |
-//! | cast | the same numbers: the plan's precision replaces the model's casts | g |
+//! | cast | the same elements: the plan's precision replaces the model's casts | g |
 
 use std::fmt;
 
@@ -116,7 +116,7 @@ impl Rule for Cat {
     }
 }
 
-/// Slices of all of every axis.
+/// Slices that take every axis whole.
 pub(super) fn whole(shape: &[usize]) -> Vec<BurnSlice> {
     shape.iter().map(|&size| BurnSlice::from(0..size)).collect()
 }

@@ -150,6 +150,7 @@ impl Rule for Matmul {
         if groups == 1 {
             return GradientFactors::of_rows(cotangent, other);
         }
+        // One group for each product; a matrix that several of them share is repeated.
         let (full, rank) = (cotangent.shape(), shape.len());
         let [positions, outputs] = [full[rank - 1], full[rank]];
         let deltas = transpose(cotangent.reshape(&[full[0], groups, positions, outputs]));

@@ -1,4 +1,4 @@
-//! Masks from two tensors, masks from masks, and masks as numbers.
+//! Masks from two tensors, masks from masks, and masks as floats.
 //!
 //! - [`ComparePair`]: a mask that is true where a is in a given relation to b. Burn records the
 //!   elementwise maximum or minimum of two tensors as such a mask and a selection by it.
@@ -30,22 +30,22 @@ pub struct ComparePair {
 /// How two masks are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connective {
-    /// Both are true.
+    /// Both masks are true.
     And,
-    /// At least one is true.
+    /// At least one mask is true.
     Or,
-    /// Exactly one is true.
+    /// Exactly one mask is true.
     Xor,
 }
 
 /// Two masks as one, with broadcasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logic {
-    /// How they are combined.
+    /// How the masks are combined.
     pub connective: Connective,
 }
 
-/// True where the mask is not.
+/// True where the mask is false.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Not;
 

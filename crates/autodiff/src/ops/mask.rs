@@ -1,7 +1,7 @@
 //! Masks, and selections by masks.
 //!
 //! - [`Compare`]: a mask that is true where x is in a given relation to a number. Its derivative is
-//!   zero wherever it exists, so values that depend on the input through a mask alone have no
+//!   zero wherever it exists, so values that depend on the input only through a mask have no
 //!   cotangent.
 //! - [`MaskFill`]: y = s where the mask is true, else x; the pullback is g where the mask is false,
 //!   else 0.
@@ -79,6 +79,7 @@ impl Rule for MaskFill {
 
     fn forward(&self, inputs: Vec<Array>, shape: &[usize], _: &Placement) -> Array {
         let [x, mask] = both(inputs);
+        // The mask may have the larger shape.
         let x = if x.shape() == shape { x } else { x.expand(shape) };
         x.fill(mask, self.value)
     }
@@ -126,6 +127,7 @@ impl Rule for MaskWhere {
 
     fn pullback(&self, cotangent: Array, position: usize, saved: &Saved<'_>) -> Array {
         let mask = saved.input(1);
+        // Each operand gets the cotangents of the elements that were taken from it.
         let own = if position == 0 { mask.not() } else { mask };
         sum_to(where_true(cotangent, own), &saved.shapes[position])
     }

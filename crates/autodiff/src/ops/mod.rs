@@ -299,7 +299,7 @@ operations! {
 
 impl Op {
     /// Whether it computes exp, ln, a sine, an error function or a power, which a device may have
-    /// in single precision alone.
+    /// only in single precision.
     pub(crate) fn is_transcendental(&self) -> bool {
         use Op::*;
         let smooth = matches!(self, Sigmoid(_) | LogSigmoid(_) | Tanh(_) | Gelu(_) | Erf(_));
@@ -401,7 +401,7 @@ pub(crate) fn over_cotangents(array: Array) -> Array {
 /// Cotangents `[V, ...]` where a mask `[...]`, whose axes of size 1 repeat, is true; 0 elsewhere.
 ///
 /// This selects instead of multiplying by 0 and 1, because the cotangent of a discarded branch may
-/// be infinite (a square root behind a ReLU), and 0 times infinity is NaN.
+/// be infinite (a square root after a ReLU), and 0 times infinity is NaN.
 pub(crate) fn where_true(cotangent: Array, mask: Array) -> Array {
     let shape = with_leading(1, &mask.shape());
     cotangent.fill(mask.reshape_mask(&shape).not(), 0.0)

@@ -81,6 +81,7 @@ impl Rule for BatchNorm {
     }
 
     fn keeps(&self, active: &[bool]) -> Vec<Keep> {
+        // To x: gamma and variance; to gamma: x, mean and variance; to beta: nothing.
         let read = [active[1], active[0], false, active[1], active[0] || active[1]];
         (0..5).filter(|&position| read[position]).map(Keep::Input).collect()
     }
@@ -196,6 +197,7 @@ impl Rule for LayerNorm {
             let [normalised, _] = self.normalised(saved.input(0)).map(over_cotangents);
             return over_all_but(cotangent.mul(normalised), rank - 1);
         }
+        // r (u - mean u - h mean(u h)), in the notation of the header.
         let [normalised, scale] = self.normalised(saved.input(0)).map(over_cotangents);
         let weighted = cotangent.mul(over_channels(saved.input(1), rank, rank - 1));
         let along = row_mean(weighted.clone().mul(normalised.clone()));

@@ -16,8 +16,8 @@ use super::derivatives::{OpSample, place, results, samples};
 use crate::array::Placement;
 use crate::device::has_double_functions;
 
-/// The allowed difference as a multiple of the worst one measured; another processor or driver sums
-/// in another order.
+/// The allowed difference as a multiple of the worst one measured; another CPU or driver sums in
+/// another order.
 const MARGIN: f64 = 4.0;
 
 /// The backends with a file in tests/parity/.
@@ -38,7 +38,7 @@ fn float_types(device: &Device) -> Vec<(&'static str, DType, f64)> {
     all.into_iter().filter(|(_, dtype, _)| device.supports_dtype(*dtype)).collect()
 }
 
-/// The largest difference, relative to the larger of 1 and the largest number of `expected`; NaN
+/// The largest difference, relative to the larger of 1 and the largest element of `expected`; NaN
 /// counts as the largest of all.
 fn difference(expected: &[f64], found: &[f64]) -> f64 {
     let scale = expected.iter().fold(1.0_f64, |scale, x| scale.max(x.abs()));
@@ -46,7 +46,7 @@ fn difference(expected: &[f64], found: &[f64]) -> f64 {
     differences.fold(0.0, |worst: f64, x| if x <= worst { worst } else { x })
 }
 
-/// Operands as single precision holds them, so that both runs start from the same numbers.
+/// Operands as single precision holds them, so that both runs start from the same values.
 fn rounded(mut sample: OpSample) -> OpSample {
     let values = sample.operands.iter_mut().flat_map(|operand| &mut operand.values);
     values.for_each(|value| *value = f64::from(*value as f32));

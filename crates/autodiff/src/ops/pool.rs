@@ -69,7 +69,7 @@ pub type AvgPool1d = AsImage<AvgPool2d>;
 /// The mean over windows that divide `[B, C, L]` into a given number.
 pub type AdaptiveAvgPool1d = AsImage<AdaptiveAvgPool2d>;
 
-/// Shape of a pooled `[B, C, H, W]`.
+/// The shape of a pooled `[B, C, H, W]`.
 fn pooled(
     x: &[usize],
     kernel: [usize; 2],
@@ -326,7 +326,7 @@ pub(super) mod tests {
     /// Tolerance for f64 against loops in f64: the rounding of a few dozen terms.
     const TWIN: f64 = 1e-12;
 
-    /// Tolerance for f32 against loops in f64: a few dozen unit roundoffs of numbers below 1
+    /// Tolerance for f32 against loops in f64: a few dozen unit roundoffs of values below 1
     /// (windows have at most 24 elements).
     const TWIN_F32: f64 = 32.0 / (1_u64 << 24) as f64;
 
@@ -442,7 +442,7 @@ pub(super) mod tests {
         [values(y), values(op.rule().pullback(cotangent, 0, &saved))]
     }
 
-    /// The same by naive loops; of equal maxima the first receives all.
+    /// Values and pullback by naive loops; of equal maxima the first receives all.
     fn naive(op: &Op, x: [usize; 4], y: [usize; 4], xs: &[f64], gs: &[f64]) -> [Vec<f64>; 2] {
         let windows: Vec<(Vec<usize>, f64)> = match op {
             Op::MaxPool2d(op) => {

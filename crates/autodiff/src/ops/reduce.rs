@@ -36,7 +36,7 @@ pub struct Mean {
 pub struct Extremum {
     /// The axis.
     pub axis: usize,
-    /// Whether it is the smallest.
+    /// Whether the smallest element is taken.
     pub smallest: bool,
 }
 

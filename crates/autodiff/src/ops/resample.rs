@@ -1,10 +1,10 @@
 //! Interpolation of `[B, C, H, W]` to another size.
 //!
 //! Every mode is linear in x and separable in H and W: y = A x B^T, with weights A `[H', H]` and B
-//! `[W', W]` that depend on the sizes alone. The pullback is A^T g B. The weights are computed
-//! here, on the host in f64, and not by the device's kernels, because those of Burn's GPU backends
-//! use other weights at some sizes. The conventions are those of burn-flex, which are PyTorch's
-//! where PyTorch has the mode.
+//! `[W', W]` that depend only on the sizes. The pullback is A^T g B. The weights are computed here,
+//! on the host in f64, and not by the device's kernels, because those of Burn's GPU backends use
+//! other weights at some sizes. The conventions are those of burn-flex, which are PyTorch's where
+//! PyTorch has the mode.
 
 use std::fmt;
 
@@ -54,6 +54,7 @@ impl Interpolate {
     /// For the nearest modes, the pixel among `size` that pixel `i` of `output` copies.
     fn nearest(&self, size: usize, output: usize, i: usize) -> usize {
         let taken = if self.mode == Mode::NearestExact {
+            // floor((i + 1/2) size / output), in integers.
             (2 * i + 1) * size / (2 * output)
         } else {
             (i as f64 * (size as f64 / output as f64)) as usize
@@ -73,12 +74,14 @@ impl Interpolate {
         match self.mode {
             Mode::Nearest | Mode::NearestExact => vec![(self.nearest(size, output, i), 1.0)],
             Mode::Bilinear => {
+                // Before the first centre there is only the first pixel.
                 let position = position.max(0.0);
                 let (low, weight) = (position.floor(), position.fract());
                 vec![(edge(low as isize), 1.0 - weight), (edge(low as isize + 1), weight)]
             }
             Mode::Bicubic => (-1..=2).map(|offset| (edge(at(offset)), cubic(distance(offset)))).collect(),
             Mode::Lanczos3 => {
+                // Pixels outside are left out, and the weights of the others sum to 1.
                 let inside = |offset: &isize| (0..size as isize).contains(&at(*offset));
                 let taps: Vec<_> =
                     (-2..=3).filter(inside).map(|o| (edge(at(o)), lanczos(distance(o)))).collect();

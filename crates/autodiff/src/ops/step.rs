@@ -1,6 +1,6 @@
 //! Functions of one variable that are constant between their steps: sign and roundings. Their
-//! derivative is 0 wherever it exists, so values that depend on the input through them alone have
-//! no cotangent.
+//! derivative is 0 wherever it exists, so values that depend on the input only through them have no
+//! cotangent.
 
 use std::fmt;
 
@@ -21,9 +21,9 @@ pub enum StepFunction {
     Round,
     /// The largest whole number that is not above x.
     Floor,
-    /// The smallest that is not below it.
+    /// The smallest whole number that is not below x.
     Ceil,
-    /// The whole number towards 0.
+    /// The nearest whole number towards 0.
     Trunc,
 }
 

@@ -27,7 +27,7 @@ pub struct ConvTranspose2d {
     pub stride: [usize; 2],
     /// Rows and columns cut from every side of y.
     pub padding: [usize; 2],
-    /// Rows and columns added behind y.
+    /// Rows and columns added after y.
     pub padding_out: [usize; 2],
     /// Distance of the kernel's taps.
     pub dilation: [usize; 2],
@@ -96,6 +96,8 @@ impl ConvTranspose2d {
     fn turned(&self, weight: Array, [channels, outputs]: [usize; 2]) -> Array {
         let shape = weight.shape();
         let lead = shape.len() - 4;
+        // Groups on an axis of their own, channels and outputs swapped, then groups and outputs on
+        // one axis, and the taps reversed.
         let mut blocks = shape[..lead].to_vec();
         blocks.extend([self.groups, channels, outputs, shape[lead + 2], shape[lead + 3]]);
         let mut order: Vec<_> = (0..lead + 5).collect();

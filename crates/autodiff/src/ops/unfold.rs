@@ -33,7 +33,7 @@ impl Unfold {
     }
 
     /// Two orders of axes, for `lead` more axes in front: one moves the axis of the windows'
-    /// elements from behind the windows to the end, the other moves it back.
+    /// elements from its place after the windows to the end, the other moves it back.
     fn orders(&self, rank: usize, lead: usize) -> [Vec<usize>; 2] {
         let inside = lead + self.axis + 1;
         let mut out: Vec<_> = (0..lead + rank + 1).collect();

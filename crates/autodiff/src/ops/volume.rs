@@ -43,7 +43,7 @@ pub struct AdaptiveAvgPool3d {
     pub output: [usize; 3],
 }
 
-/// The five sizes of a shape, or why it has not five.
+/// The five sizes of a shape, or why it does not have five.
 fn dims5(shape: &[usize]) -> Result<[usize; 5], String> {
     shape.try_into().map_err(|_| format!("five axes are needed, found shape {shape:?}"))
 }
@@ -56,7 +56,7 @@ impl Conv3d {
         Conv2d { stride: [sh, sw], padding, dilation: [dh, dw], groups: self.groups }
     }
 
-    /// The convolution along the depth alone, for the number of its results.
+    /// The convolution along the depth, of which only the number of results is used.
     fn deep(&self) -> Conv2d {
         let padding = [self.padding[0], (0, 0)];
         let (stride, dilation) = ([self.stride[0], 1], [self.dilation[0], 1]);
@@ -104,8 +104,8 @@ impl Conv3d {
     fn summed(&self, columns: Array, shape: &[usize], [count, taps]: [usize; 2]) -> Array {
         let (v, place) = (columns.shape()[0], columns.place());
         let [b, c, d, h, w] = [0, 1, 2, 3, 4].map(|axis| shape[axis]);
-        // Rows and samples are one axis, and a slice's plane another: `burn-ndarray` has at most
-        // six axes.
+        // Cotangents and samples are one axis, and a slice's plane another: `burn-ndarray` has at
+        // most six axes.
         let apart = columns.reshape(&[v * b, count, c, taps, h * w]).permute(&[0, 2, 1, 3, 4]);
         let zeros = apart.zeros_like(&with_leading(v, &self.padded(shape)));
         let slices = apart.reshape(&[v, b, c, count * taps, h, w]);

@@ -139,6 +139,7 @@ fn a_plan_of_several_samples_treats_each_alike() {
         let (x, g) = (batch(3, &WIDE_SAMPLE), cotangents(2, 3));
         let run = |order: &[usize]| {
             let linearized = executor.linearize(picked(&x, order)).expect("it runs");
+            // The cotangents move with their samples.
             let g: Vec<f64> = (0..2)
                 .flat_map(|v| order.iter().map(move |&i| (v * 3 + i) * CLASSES))
                 .flat_map(|start| g.as_slice::<f64>().expect("f64")[start..start + CLASSES].to_vec())

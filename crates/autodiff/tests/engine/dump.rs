@@ -35,7 +35,7 @@ fn bytes_are_counted_before_anything_runs() {
     let graph = capture(&[5], |x: Tensor<2>| relu(gelu(x.clone() * weights(&x)) + 1.0));
     let plan =
         Plan::input(graph.expect("it is captured").into(), 2, 3, Precision::F64).expect("it is planned");
-    // A value at this batch size: 2 samples of 5 numbers of 8 bytes.
+    // A value at this batch size: 2 samples of 5 elements of 8 bytes.
     let value = 2 * 5 * 8;
     let expected = Bytes {
         weights: 5 * 8,

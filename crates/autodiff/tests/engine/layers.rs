@@ -27,10 +27,10 @@ const NETWORK: f64 = 1e-7;
 /// Logits against Burn's own, both in f64: the order of summation may differ.
 const LOGITS: f64 = 1e-12;
 
-/// f32 against Burn's own f32, a few hundred operations deep.
+/// Tolerance for f32 against Burn's own f32, a few hundred operations deep.
 const SINGLE: f64 = 1e-5;
 
-/// For models that Burn runs in f32 alone, because the tensors that they make have the device's
+/// Checks a model that Burn runs only in f32, because the tensors that it makes have the device's
 /// default type: logits against the model's own, and rows against central differences of the
 /// engine's logits in f64.
 fn agrees_in_single<M: Module, const D: usize>(
@@ -66,8 +66,8 @@ fn agrees_in_single<M: Module, const D: usize>(
     }
 }
 
-/// The engine's logits and rows at one sample against the model's own f64 forward pass and its
-/// central differences.
+/// Checks the engine's logits and rows at one sample against the model's own f64 forward pass and
+/// its central differences.
 pub(crate) fn agrees<M: Module, const D: usize>(
     what: &str,
     model: M,
@@ -92,6 +92,7 @@ pub(crate) fn agrees<M: Module, const D: usize>(
     }
     let (rows, last) = (rows(&jacobian), jacobian.logits.len() - 1);
     let scale = rows.iter().fold(1.0_f64, |max, x| max.max(x.abs()));
+    // Each input is moved by itself: a column of differences z_k - z_K.
     for i in 0..point.len() {
         let moved = |by: f64| {
             let mut moved = point.clone();
@@ -155,7 +156,7 @@ impl Vit {
         self.rest(self.tokens(x), MhaInput::self_attn)
     }
 
-    /// With a mask of the last position, and a causal one.
+    /// The forward pass with a mask of the last position, and a causal one.
     fn masked(&self, x: Tensor<4>) -> Tensor<2> {
         let (n, device) = (x.dims()[0], x.device());
         let tokens = self.tokens(x);

@@ -47,7 +47,7 @@ impl Net {
     }
 }
 
-/// Wide enough that matrix products and convolutions are divided among several threads.
+/// A network wide enough that matrix products and convolutions are divided among several threads.
 #[derive(Module, Debug)]
 pub(crate) struct Wide {
     stem: Conv2d,
@@ -93,7 +93,7 @@ pub(crate) fn wide() -> Graph {
     Graph::capture(&Wide::new(&device), Wide::forward, &WIDE_SAMPLE, &device).expect("it is captured")
 }
 
-/// Fills a model with fixed numbers: variances around 1, all others in (-0.5, 0.5).
+/// Fills a model with fixed values: variances around 1, all others in (-0.5, 0.5).
 pub(crate) struct Weights {
     device: Device,
     dtype: DType,
@@ -160,7 +160,7 @@ pub(crate) fn capture<const D: usize>(
     Graph::capture(&EMPTY, |_: &Empty, x: Tensor<D>| forward(x), sample, &Device::flex())
 }
 
-/// Captures and loads it.
+/// Captures and loads a function of `[n, ...sample]` that has no weights.
 pub(crate) fn load<const D: usize>(
     sample: &[usize],
     forward: impl Fn(Tensor<D>) -> Tensor<2>,

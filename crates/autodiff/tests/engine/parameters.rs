@@ -131,6 +131,7 @@ fn dense<M: Module, const D: usize>(
         logits(&tensors.iter().fold(model.clone(), nudge))
     };
     let gram = |tensors: &Vec<usize>| {
+        // A column of the Jacobian for each element, moved in all tensors that share it.
         let columns: Vec<Vec<f64>> = (0..sizes.found[tensors[0]])
             .map(|element| {
                 let (up, down) = (nudged(tensors, element, STEP), nudged(tensors, element, -STEP));
@@ -197,7 +198,7 @@ fn check<M: Module, const D: usize>(
     gradients_agree(&graph, &x, &found);
 }
 
-/// c^T G c for each tensor, from the gradients of one reverse pass instead of the Gram matrices.
+/// Checks c^T G c of each tensor against the gradients of one reverse pass.
 fn gradients_agree(graph: &Graph, x: &TensorData, found: &SampleGrams) {
     let v = graph.classes() - 1;
     let mut c: Vec<f64> = (0..v).map(|k| 0.5 + (k as f64).cos()).collect();
@@ -317,7 +318,7 @@ fn sequences_positions_attention_and_scales() {
     check(&model, Sequences::forward, &[2, 7], &alone(14));
 }
 
-/// One weight used as it is, transposed, and twice in a row.
+/// A model with a weight that is used as it is and transposed, and a layer that is used twice.
 #[derive(Module, Debug)]
 struct Tied {
     first: Param<Tensor<2>>,

@@ -190,7 +190,7 @@ fn a_panic_of_the_model_becomes_an_error_with_its_source_line() {
     assert!(message.contains("a panic without a message"), "{message}");
 }
 
-/// Run by the test below in a separate process.
+/// Captures a model that panics, in a process that the test below starts.
 #[test]
 #[ignore = "prints nothing, which only another process can see"]
 fn child_that_captures_a_panicking_model() {

@@ -30,6 +30,7 @@ fn check<const D: usize>(sample: &[usize], forward: impl Fn(Tensor<D>) -> Tensor
     assert!(error < TRAPS, "{error:e}\n{}", alone.plan());
     let (n, v) = (3, 4);
     let (g, classes) = (noise_of(&[v, n, graph.classes()]), graph.classes());
+    // Two pullbacks of one linearisation, with more cotangents than a block has.
     let run = |n: usize, x: TensorData, g: TensorData| {
         let plan = Plan::input(Arc::clone(&graph), n, 3, Precision::F64).expect("it is planned");
         let executor = BurnExecutor::new(Arc::new(plan), &Device::flex()).expect("it loads");
@@ -39,6 +40,7 @@ fn check<const D: usize>(sample: &[usize], forward: impl Fn(Tensor<D>) -> Tensor
         assert!(first == second, "the first reverse pass damaged what the second reads");
         first
     };
+    // All samples together, against each by itself.
     let x = batch(n, sample);
     let together = values(&run(n, x.clone(), g.clone()));
     let (size, all, g) = (together.len() / (v * n), values(&x), values(&g));

@@ -20,8 +20,8 @@ const STEP: f64 = 1e-6;
 /// of the logits divided by the step, and the third derivative.
 const NETWORK: f64 = 1e-7;
 
-/// Tolerance of logits in f32 against the model's own forward pass in f32, for numbers around 1:
-/// the order of summation may differ.
+/// Tolerance of logits in f32 against the model's own forward pass in f32, for logits around 1: the
+/// order of summation may differ.
 const LOGITS_F32: f64 = 2e-6;
 
 fn assert_rows<const D: usize>(sample: &[usize], forward: impl Fn(Tensor<D>) -> Tensor<2>) -> Program {
@@ -135,7 +135,7 @@ fn the_input_itself_may_be_the_output() {
     assert_eq!(rows(&jacobian), [1.0, 0.0, -1.0, 0.0, 1.0, -1.0]);
 }
 
-/// One weight for two layers.
+/// A model with one weight for two layers.
 #[derive(Module, Debug)]
 struct Tied {
     first: Linear,

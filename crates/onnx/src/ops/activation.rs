@@ -104,6 +104,7 @@ pub(super) fn asinh(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::MaskWhere(MaskWhere), &[plain, below, mirrored])?)
 }
 
+/// ln(x + sqrt(x^2 - 1)).
 pub(super) fn acosh(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     one(area(call, x, -1.0)?)
@@ -152,7 +153,7 @@ pub(super) fn prelu(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::PRelu(PRelu), &pair)?)
 }
 
-/// Bounds that are the extreme numbers of f32 cut nothing, and are left out.
+/// x cut to bounds. Bounds that are the extreme values of f32 cut nothing, and are left out.
 pub(super) fn clip(call: &mut Call<'_, '_>) -> Results {
     let bound = |position: usize, name: &str, none: f64| {
         let given = match call.attributes().get(name).and_then(|attribute| attribute.f) {
@@ -259,8 +260,8 @@ pub(super) fn celu(call: &mut Call<'_, '_>) -> Results {
     one(bent(call, 1.0, alpha, alpha)?)
 }
 
-/// With the constants of Klambauer et al. (2017) in double precision, where the file has their f32
-/// values.
+/// SELU, with the constants of Klambauer et al. (2017) in double precision where the file has their
+/// f32 values.
 pub(super) fn selu(call: &mut Call<'_, '_>) -> Results {
     const ALPHA: f64 = 1.673_263_242_354_377_2;
     const GAMMA: f64 = 1.050_700_987_355_480_5;
@@ -306,6 +307,7 @@ fn normalised(call: &mut Call<'_, '_>, op: fn(usize) -> Op) -> Results {
     if call.opset >= 13 || along + 1 == shape.len() {
         return one(call.emit(op(along), &[x])?);
     }
+    // The axes from `along` on as one, which is normalised.
     let rest: usize = shape[along..].iter().map(|size| size.fixed).product();
     if shape[along..].iter().any(|size| size.per_sample > 0) {
         return Err("it sums over the batch".into());

@@ -50,7 +50,7 @@ pub(super) fn add(call: &mut Call<'_, '_>) -> Results {
     one(call.emit(Op::Add(Add), &pair)?)
 }
 
-/// The position of one operand, and the other one's known numbers, where some are minus infinity:
+/// The position of one operand, and the other one, if it is a known tensor with minus infinities:
 /// an additive mask.
 fn with_exclusions(call: &Call<'_, '_>) -> Option<(usize, KnownTensor)> {
     [(0, 1), (1, 0)].into_iter().find_map(|(position, other)| match call.operand(other) {
@@ -62,8 +62,8 @@ fn with_exclusions(call: &Call<'_, '_>) -> Option<(usize, KnownTensor)> {
     })
 }
 
-/// A sum with one number per output of a linear layer without a bias and without other uses: the
-/// layer with that bias.
+/// The sum of a linear layer, without a bias and without other uses, and one element per output:
+/// the layer with that bias.
 fn biased(call: &mut Call<'_, '_>) -> Result<Option<ValueId>, Refusal> {
     for (position, other) in [(0, 1), (1, 0)] {
         let (Some(&Binding::Value(x)), Some(&Binding::Weight(bias))) =
@@ -222,7 +222,7 @@ pub(super) fn min(call: &mut Call<'_, '_>) -> Results {
     one(joined(call, |call, all, position| extremum(call, all, position, true))?)
 }
 
-/// Moves known numbers behind the values, where they become bounds.
+/// Moves known tensors after the values, where single numbers become bounds.
 fn numbers_last(call: &mut Call<'_, '_>) {
     call.operands.sort_by_key(|operand| matches!(operand, Some(Binding::Known(_))));
 }

@@ -30,6 +30,7 @@ pub(super) fn attention(call: &mut Call<'_, '_>) -> Results {
     if !merged {
         return one(result);
     }
+    // The heads side by side again.
     let shape = call.shape(result);
     let width = fixed(shape[1].fixed * shape[3].fixed);
     let result = call.permute(result, vec![0, 2, 1, 3])?;
@@ -135,12 +136,15 @@ fn masked(call: &mut Call<'_, '_>, scores: ValueId) -> Result<(ValueId, Option<K
             return Ok((call.add(scores, bias)?, later));
         }
     };
+    // A boolean mask is true where attention is allowed. An additive one excludes where it is minus
+    // infinity, and its finite elements are added to the scores.
     let new = std::iter::repeat_n(1, 4usize.saturating_sub(mask.shape.len()));
     let mask = mask.reshaped(new.chain(mask.shape.iter().copied()).collect())?;
     let boolean = mask.element == ElementKind::Bool;
     let (own, finite) = divided(&mask);
     let scores = if boolean { scores } else { added(call, scores, &finite)? };
     let none = |at: &[usize]| if boolean { 1.0 - mask.at(at) } else { own.at(at) };
+    // Excluded is what either mask excludes.
     let both = match later {
         None => KnownTensor::build(&mask.shape, ElementKind::Bool, none)?,
         Some(later) => {
@@ -151,7 +155,7 @@ fn masked(call: &mut Call<'_, '_>, scores: ValueId) -> Result<(ValueId, Option<K
     Ok((scores, Some(both)))
 }
 
-/// `none` at an index of a shape to which the mask broadcasts.
+/// The value of `none` at an index of a shape to which the mask broadcasts.
 fn none_of(mask: &KnownTensor, at: &[usize], none: impl Fn(&[usize]) -> f64) -> f64 {
     let own: Vec<_> = at.iter().zip(&mask.shape).map(|(&i, &size)| i.min(size - 1)).collect();
     none(&own)
@@ -175,7 +179,7 @@ fn excluded(call: &mut Call<'_, '_>, x: ValueId, mask: &KnownTensor, value: f64)
     call.emit(Op::MaskFill(MaskFill { value }), &[x, mask])
 }
 
-/// An additive mask, divided into a mask of its minus infinities and its finite numbers.
+/// An additive mask, divided into a mask of its minus infinities and its finite elements.
 fn divided(numbers: &KnownTensor) -> (KnownTensor, KnownTensor) {
     let none = |x: &f64| *x == f64::NEG_INFINITY;
     let finite = numbers.values.iter().map(|x| if none(x) { 0.0 } else { *x }).collect();
@@ -184,7 +188,7 @@ fn divided(numbers: &KnownTensor) -> (KnownTensor, KnownTensor) {
     (of(ElementKind::Bool, excluded), of(ElementKind::Float, finite))
 }
 
-/// x + numbers; x itself where all of them are 0.
+/// x + `numbers`; x itself where all of them are 0.
 fn added(call: &mut Call<'_, '_>, x: ValueId, numbers: &KnownTensor) -> Result<ValueId, Refusal> {
     if numbers.values.iter().all(|&x| x == 0.0) {
         return Ok(x);
@@ -193,7 +197,7 @@ fn added(call: &mut Call<'_, '_>, x: ValueId, numbers: &KnownTensor) -> Result<V
     call.add(x, bias)
 }
 
-/// x + numbers, where minus infinities are applied as a mask, so that all constants are finite.
+/// x + `numbers`, where minus infinities are applied as a mask, so that all constants are finite.
 pub(super) fn biased(call: &mut Call<'_, '_>, x: ValueId, numbers: &KnownTensor) -> Result<ValueId, Refusal> {
     let (mask, finite) = divided(numbers);
     let sum = added(call, x, &finite)?;

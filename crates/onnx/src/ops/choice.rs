@@ -26,6 +26,7 @@ fn mirrored(relation: Relation) -> Relation {
 
 /// A comparison with a number, or of two values.
 fn compared(call: &mut Call<'_, '_>, relation: Relation) -> Results {
+    // With a literal on either side, of no higher rank, it is a comparison with a number.
     for (position, relation) in [(0, relation), (1, mirrored(relation))] {
         if let Some(bound) = call.literal_number(1 - position)
             && call.rank(1 - position)? <= call.rank(position)?
@@ -153,7 +154,7 @@ pub(super) fn gather(call: &mut Call<'_, '_>) -> Results {
     one(call.reshape(chosen, &shape)?)
 }
 
-/// Where a value is NaN: NaN differs from itself.
+/// A mask that is true where a value is NaN, which differs from itself.
 pub(super) fn is_nan(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     one(call.emit(Op::ComparePair(ComparePair { relation: Relation::Unequal }), &[x, x])?)

@@ -65,6 +65,7 @@ pub(super) fn transposed(call: &mut Call<'_, '_>) -> Results {
     if call.has(2) {
         operands.push(call.value(2)?);
     }
+    // The engine gives the whole result without padding, of which a part is kept.
     let op = ConvTranspose2d {
         stride: pair(&cut.window.stride, 1),
         padding: [0, 0],
@@ -95,14 +96,19 @@ pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
     let (shape, count) = (call.shape(x), taps[0] * taps[1]);
     let &[n, rows, _] = &shape[..] else { return Err("it takes windows side by side".into()) };
     let channels = rows.fixed / count;
+    // The number of windows along each axis of the padded image.
     let positions = [0, 1].map(|axis| {
         let (before, after) = window.padding[axis];
         (image[axis] + before + after).saturating_sub(window.reach(axis)) / window.stride[axis] + 1
     });
     let apart = call.reshape(x, &[n, rows, fixed(positions[0]), fixed(positions[1])])?;
     crate::known::elements(&[rows.fixed, count])?;
+    // One group for each channel of the image. Of its operand channel for tap t, the kernel is 1 at
+    // t and 0 elsewhere.
     let ones = (0..rows.fixed * count).map(|i| f64::from(u8::from(i / count % count == i % count))).collect();
     let weight = call.literal(TensorData::new::<f64, _>(ones, [rows.fixed, 1, taps[0], taps[1]]));
+    // The padding is cut off. Where no window reaches the end of the image, the rest is added as
+    // zeros.
     let kept = [0, 1].map(|axis| [window.padding[axis].0, image[axis]]);
     let beyond = [0, 1].map(|axis| {
         let spread = (positions[axis] - 1) * window.stride[axis] + window.reach(axis);
@@ -123,7 +129,7 @@ pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
 #[derive(Debug)]
 struct KeptRegion {
     window: NodeWindow,
-    /// Along each axis, the number of elements behind the last one that a tap reaches.
+    /// Along each axis, the number of elements after the last one that a tap reaches.
     beyond: Vec<usize>,
     /// Along each axis, the first element of the result and their number.
     kept: Vec<[usize; 2]>,
@@ -154,6 +160,7 @@ impl KeptRegion {
         let (mut beyond, mut kept) = (Vec::new(), Vec::new());
         for axis in 0..count {
             let stride = window.stride[axis];
+            // What the taps reach without padding.
             let spread =
                 stride.saturating_mul(sizes[axis].saturating_sub(1)).saturating_add(window.reach(axis));
             let full = spread + more[axis];

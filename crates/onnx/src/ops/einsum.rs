@@ -109,6 +109,8 @@ fn operand(call: &mut Call<'_, '_>, at: usize, names: &[char]) -> Result<Labelle
         let first = names.iter().position(|name| *name == names[second]).unwrap_or(second);
         let mut order: Vec<_> = (0..names.len()).filter(|&axis| axis != first && axis != second).collect();
         let rest = order.len();
+        // Both axes last, and merged into one of size^2: every (size + 1)-th element is on the
+        // diagonal.
         order.extend([first, second]);
         names = order[..=rest].iter().map(|&axis| names[axis]).collect();
         let turned = call.permute(value, order)?;
@@ -157,6 +159,8 @@ fn product(
     let (left, right) = (a.names.clone(), b.names.clone());
     let a = summed(call, a, |name| result.contains(&name) || right.contains(&name))?;
     let b = summed(call, b, |name| result.contains(&name) || left.contains(&name))?;
+    // Names of both operands that stay have a product for each index, the others of both are summed
+    // over. Names of one operand are rows or columns.
     let pick = |from: &LabelledValue, wanted: &dyn Fn(char) -> bool| -> Vec<char> {
         from.names.iter().copied().filter(|&name| wanted(name)).collect()
     };

@@ -57,6 +57,7 @@ pub(super) fn affine(call: &mut Call<'_, '_>) -> Results {
     let align = call.attributes().int("align_corners", 0) != 0;
     let rows = centres(height, align);
     let columns = centres(width, align);
+    // `[3, H W]`: x, y and 1 of every pixel, row by row.
     let mut points = Vec::new();
     for coordinate in 0..3 {
         for y in &rows {

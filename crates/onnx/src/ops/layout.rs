@@ -24,7 +24,7 @@ pub(super) fn identity(call: &mut Call<'_, '_>) -> Results {
 }
 
 /// Casts between floats have no effect, because the precision of the run is used throughout; a mask
-/// becomes numbers.
+/// becomes floats.
 pub(super) fn cast(call: &mut Call<'_, '_>) -> Results {
     let to = call.attributes().get("to").and_then(|attribute| attribute.i);
     let element = to.map_or(Some(ElementKind::Float), |to| crate::tensor::element(to as i32));
@@ -144,7 +144,7 @@ pub(super) fn transpose(call: &mut Call<'_, '_>) -> Results {
     one(call.permute(x, axes)?)
 }
 
-/// In a file with a batch of 1, a constant of equal numbers expanded to a shape of the batch:
+/// A constant of equal elements that a file with a batch of 1 expands to a shape of the batch:
 /// filled for any batch.
 fn of_one_sample(call: &mut Call<'_, '_>, target: &Host) -> Result<Option<ValueId>, Refusal> {
     let constant = match call.operand(0) {
@@ -240,6 +240,8 @@ pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
     let mut backwards = Vec::new();
     for axis in 0..shape.len() {
         let range = all[0][axis];
+        // An axis that is taken whole at every batch size may be the batch axis; at most it is
+        // reversed.
         let whole = |batch: BatchId| {
             let (range, size) = (all[batch.index()][axis], call.shape_at(x, batch)[axis]);
             range.count == size && range.step.abs() == 1
@@ -256,11 +258,14 @@ pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
                 "export a network that treats each sample on its own",
             ));
         }
+        // The engine's slices have positive steps. An axis with a negative one is flipped first,
+        // and the start counted from its other end.
         let (size, step) = (shape[axis].fixed, range.step.unsigned_abs() as usize);
         let start = if range.step < 0 { size - 1 - range.start } else { range.start };
         if range.step < 0 {
             backwards.push(axis);
         }
+        // The end is right after the last element that is taken.
         let end = start + range.count.saturating_sub(1) * step + usize::from(range.count > 0);
         ranges[axis] = Some([start, end, step]);
     }
@@ -271,7 +276,7 @@ pub(super) fn slice(call: &mut Call<'_, '_>) -> Results {
     }
 }
 
-/// Parts along an axis: of given sizes, or equal ones (the last may be smaller).
+/// Parts along an axis: of given sizes, or equal ones.
 pub(super) fn split(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let shape = call.shape(x);
@@ -286,6 +291,7 @@ pub(super) fn split(call: &mut Call<'_, '_>) -> Results {
             .map(|part| usize::try_from(part).map_err(|_| "a part has no size"))
             .collect::<Result<_, _>>()?,
         None => {
+            // Equal parts, rounded up; the last ones may be smaller.
             let part = size.div_ceil(outputs.max(1));
             (0..outputs).map(|i| part.min(size.saturating_sub(i * part))).collect()
         }
@@ -322,6 +328,7 @@ pub(super) fn pad(call: &mut Call<'_, '_>) -> Results {
     let rank = call.shape(x).len();
     let widths = call.listed("pads", 1)?.or(call.attributes().ints("paddings"));
     let widths = widths.ok_or("it has no widths")?;
+    // First all widths before the axes, then all after them.
     let axes = match call.ints(3)? {
         Some(axes) => axes.into_iter().map(|given| axis(given, rank)).collect::<Result<_, _>>()?,
         None => (0..rank).collect::<Vec<_>>(),
@@ -382,6 +389,8 @@ pub(super) fn depth_to_space(call: &mut Call<'_, '_>) -> Results {
         return Err(format!("{c} channels do not fall into blocks of {b} x {b}").into());
     }
     let depth = c / (b * b);
+    // The channels fall into a depth and a position in the block: the block first (DCR), or the
+    // depth (CRD).
     let (split, order) = match call.attributes().word("mode", "DCR") {
         "DCR" => ([b, b, depth, h, w], vec![0, 3, 4, 1, 5, 2]),
         "CRD" => ([depth, b, b, h, w], vec![0, 1, 4, 2, 5, 3]),

@@ -20,11 +20,14 @@ pub(super) fn gemm(call: &mut Call<'_, '_>) -> Results {
     }
     let turn = attributes.int("transB", 0) != 0;
     let (b, constant) = matrix(call, turn)?;
+    // With a matrix that depends on the input it is no linear layer.
     if !constant {
         let product = call.emit(Op::Matmul(Matmul), &[a, b])?;
         let product = call.times(product, alpha)?;
         return one(added(call, product, beta)?);
     }
+    // A constant vector of one element per output is the layer's bias, where nothing is scaled.
+    // Else the operand is added.
     let bias = match call.operand(2) {
         Some(Binding::Weight(_) | Binding::Known(_)) if alpha == 1.0 && beta == 1.0 => {
             let bias = call.value(2)?;

@@ -16,7 +16,7 @@ use crate::import::Binding;
 use crate::known::axis;
 use crate::node::shortest;
 
-/// (x - offset) scale, of `ai.onnx.ml`, with one number per feature or one for all.
+/// (x - offset) scale, of `ai.onnx.ml`, with one element per feature or one for all.
 pub(super) fn scaler(call: &mut Call<'_, '_>) -> Results {
     let mut x = call.value(0)?;
     for (name, op) in [("offset", Op::Sub(Sub)), ("scale", Op::Mul(Mul))] {
@@ -29,7 +29,7 @@ pub(super) fn scaler(call: &mut Call<'_, '_>) -> Results {
     one(x)
 }
 
-/// With stored statistics, which are state and not trained.
+/// Batch normalisation with stored statistics, which are state and not trained.
 pub(super) fn batch(call: &mut Call<'_, '_>) -> Results {
     let attributes = call.attributes();
     let training = attributes.int("training_mode", 0) != 0
@@ -109,7 +109,8 @@ fn standardised(
     call.emit(Op::Div(Div), &[centred, root])
 }
 
-/// (x - mean) / (deviation + 1e-9) over named axes, which by default include the batch axis.
+/// (x - mean) / (deviation + 1e-9), with ONNX's constant, over named axes, which by default include
+/// the batch axis.
 pub(super) fn mean_variance(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let given = call.attributes().ints("axes").unwrap_or_else(|| vec![0, 2, 3]);
@@ -225,6 +226,8 @@ pub(super) fn local_response(call: &mut Call<'_, '_>) -> Results {
         return Err(format!("{size} neighbours among {channels} channels").into());
     }
     let square = call.mul(x, x)?;
+    // The sum over neighbours is that of shifted parts, of squares with zeros before the first
+    // channel and after the last.
     let (before, after) = ((size - 1) / 2, size / 2);
     let padded = super::layout::margin(call, square, 1, before, after)?;
     let mut sum = None;

@@ -63,6 +63,7 @@ impl Pool {
             return Err(Refusal::new(why, "pools run over one to three axes here"));
         };
         let [c, d, h, w] = [1, 2, 3, 4].map(|axis| shape[axis].fixed);
+        // Over H and W of every slice, then along D with all positions as columns.
         let slices = call.reshape(x, &[n, fixed(c * d), fixed(h), fixed(w)])?;
         let planes = flat(call, &Self { x: slices, window: window.part(1..3), ceil })?;
         let [h, w] = last_two(call, planes);
@@ -105,7 +106,7 @@ impl Pool {
         let span = (size + before + after).saturating_sub(self.window.reach(axis));
         match self.ceil {
             false => span / stride + 1,
-            // The last window must begin before the padding behind the operand.
+            // The last window must begin before the padding after the operand.
             true => {
                 let results = span.div_ceil(stride) + 1;
                 results - usize::from((results - 1) * stride >= size + before)
@@ -119,7 +120,7 @@ impl Pool {
         let (channels, plane, row) = (sizes[0], self.plane()?, self.is_row());
         let mut padding = plane.padding;
         for axis in 0..self.window.taps.len() {
-            // A last window that ends behind the padding reads zeros there.
+            // A last window that ends after the padding reads zeros there.
             let (before, after) = self.window.padding[axis];
             let end = (self.results(axis, sizes[axis + 1]) - 1) * self.window.stride[axis]
                 + self.window.reach(axis);
@@ -175,7 +176,7 @@ pub(super) fn max(call: &mut Call<'_, '_>) -> Results {
         let Plane { taps: kernel, stride, dilation, .. } = pool.plane()?;
         let (x, padding) = match pool.even()? {
             Some(padding) => (pool.x, padding),
-            // Below all numbers that occur in networks, and finite in both precisions.
+            // Below all values that occur in networks, and finite in both precisions.
             None => (pool.padded(call, f64::from(f32::MIN))?, [0, 0]),
         };
         let rule = MaxPool2d { kernel, stride, padding, dilation, ceil_mode: pool.ceil };
@@ -217,7 +218,7 @@ pub(super) fn length(call: &mut Call<'_, '_>) -> Results {
     }
 }
 
-/// The operand, and its axes behind the channels.
+/// The operand, and its axes after the channels.
 fn positions(call: &mut Call<'_, '_>) -> Result<(ValueId, Vec<usize>), Refusal> {
     let x = call.value(0)?;
     match call.shape(x).len() {

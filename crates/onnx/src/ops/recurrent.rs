@@ -18,12 +18,16 @@ use crate::import::Binding;
 /// The kind of a layer's cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CellKind {
+    /// RNN.
     Plain,
+    /// LSTM.
     Long,
+    /// GRU.
     Gated,
 }
 
 impl CellKind {
+    /// The number of gates; the one product of an RNN cell counts as one.
     fn gates(self) -> usize {
         match self {
             Self::Plain => 1,
@@ -113,6 +117,7 @@ fn layer(call: &mut Call<'_, '_>, cell: CellKind) -> Results {
     let (samples, steps) = (shape[0], shape[1].fixed);
     let mut all = Vec::new();
     let mut last = Vec::new();
+    // Each direction is a layer with weights and a state of its own.
     for (direction, &backwards) in directions.iter().enumerate() {
         let layer = DirectedLayer { cell, size, steps, backwards, reset_after, relu };
         let weights = layer.weights(call, direction)?;
@@ -143,6 +148,8 @@ fn results(
 ) -> Results {
     let one = fixed(1);
     let sequence = |call: &mut Call<'_, '_>, steps: &[ValueId]| -> Result<ValueId, Refusal> {
+        // `[n, steps, directions, H]`, or `[steps, directions, n, H]`: first the steps together,
+        // then the directions.
         let shape = if samples_first { [samples, one, one, size] } else { [one, one, samples, size] };
         let parts = steps.iter().map(|&step| call.reshape(step, &shape)).collect::<Result<Vec<_>, _>>()?;
         together(call, &parts, usize::from(samples_first))
@@ -150,6 +157,7 @@ fn results(
     let whole = all.iter().map(|steps| sequence(call, steps)).collect::<Result<Vec<_>, _>>()?;
     let whole = together(call, &whole, if samples_first { 2 } else { 1 })?;
     let ends = |call: &mut Call<'_, '_>, of: fn(&State) -> Option<ValueId>| -> Results {
+        // `[n, directions, H]`, or `[directions, n, H]`.
         let shape = if samples_first { [samples, one, size] } else { [one, samples, size] };
         let parts: Option<Vec<_>> = last.iter().map(of).collect();
         let Some(parts) = parts else { return Ok(vec![]) };
@@ -168,6 +176,7 @@ fn refuse_variants(call: &Call<'_, '_>, cell: CellKind) -> Result<bool, Refusal>
     let given = attributes.get("activations").map(|attribute| attribute.strings.as_slice());
     let words: Vec<String> =
         given.unwrap_or_default().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    // The list names the activations of each direction in turn.
     let usual = cell.activations();
     let relu = cell == CellKind::Plain && !words.is_empty() && words.iter().all(|word| word == "Relu");
     let is_usual = words.iter().enumerate().all(|(at, word)| word == usual[at % usual.len()]);
@@ -207,6 +216,7 @@ fn initial(
             "leave out proj_size",
         ));
     }
+    // Zeros, in whatever form, need no operations. Other constants are refused.
     match call.operand(position) {
         None => return Ok(None),
         Some(Binding::Weight(id)) if call.importer.weights[id.index()].is_zero() => return Ok(None),
@@ -224,6 +234,7 @@ fn initial(
         }
     }
     let state = call.value(position)?;
+    // The part of this direction, without the axis of directions.
     let axis = usize::from(samples_first);
     let shape = call.shape(state);
     let own = part(call, state, axis, [direction, direction + 1])?;
@@ -248,6 +259,7 @@ impl DirectedLayer {
         }
         let all = call.value(3)?;
         let own = part(call, all, 0, [direction, direction + 1])?;
+        // The bias of the product with the input, then that of the product with the state.
         let own = call.reshape(own, &[fixed(2 * width)])?;
         let bias = [part(call, own, 0, [0, width])?, part(call, own, 0, [width, 2 * width])?];
         Ok(CellWeights { input, state, bias: Some(bias) })
@@ -262,6 +274,7 @@ impl DirectedLayer {
         mut state: State,
     ) -> Result<(Vec<ValueId>, State), Refusal> {
         let samples = call.shape(x)[0];
+        // `[n, steps, gates H]`: the product with the input for all steps.
         let mut operands = vec![x, weights.input];
         operands.extend(weights.bias.map(|[input, _]| input));
         let given = call.emit(Op::Linear(Linear), &operands)?;
@@ -303,11 +316,12 @@ impl DirectedLayer {
         call.emit(Op::Linear(Linear), &operands).map(Some)
     }
 
-    /// One gate from the concatenation of all.
+    /// One gate, from the concatenation of all.
     fn gate(self, call: &mut Call<'_, '_>, all: ValueId, gate: usize) -> Result<ValueId, Refusal> {
         part(call, all, 1, [gate * self.size, (gate + 1) * self.size])
     }
 
+    /// h' = tanh(.), or ReLU(.).
     fn plain(
         self,
         call: &mut Call<'_, '_>,
@@ -353,11 +367,14 @@ impl DirectedLayer {
         state: State,
     ) -> Result<State, Refusal> {
         let from = self.of_state(call, state.hidden, weights, [0, 2])?;
+        // z and r.
         let both = part(call, own, 1, [0, 2 * self.size])?;
         let both = plus(call, both, from)?;
         let both = call.emit(Op::Sigmoid(Sigmoid), &[both])?;
         let [update, reset] = [self.gate(call, both, 0)?, self.gate(call, both, 1)?];
         let new = self.gate(call, own, 2)?;
+        // What the state adds to the candidate: the reset gate multiplies the state, or its
+        // product.
         let candidate = match (state.hidden, self.reset_after) {
             (Some(hidden), false) => {
                 let left = call.mul(reset, hidden)?;
@@ -373,6 +390,7 @@ impl DirectedLayer {
         };
         let new = plus(call, new, candidate)?;
         let new = call.emit(Op::Tanh(Tanh), &[new])?;
+        // 1 - z.
         let rest = call.times(update, -1.0)?;
         let rest = call.plus(rest, 1.0)?;
         let hidden = call.mul(rest, new)?;
@@ -381,13 +399,14 @@ impl DirectedLayer {
     }
 }
 
+/// The sum of two values, where there is a second one.
 fn plus(call: &mut Call<'_, '_>, x: ValueId, other: Option<ValueId>) -> Result<ValueId, Refusal> {
     let Some(other) = other else { return Ok(x) };
     let [x, other] = call.alike([x, other])?;
     call.add(x, other)
 }
 
-/// `new` + `gate` `old`.
+/// `new` + `gate` `old`; only `new` where `old` is zero.
 fn kept(
     call: &mut Call<'_, '_>,
     new: ValueId,

@@ -122,7 +122,7 @@ pub(super) fn log_sum_exp(call: &mut Call<'_, '_>) -> Results {
     kept(call, result, &axes)
 }
 
-/// The largest number of factors of a product: each is an operation of the graph.
+/// The largest number of factors of a product: each takes two operations of the graph.
 const MOST_FACTORS: usize = 64;
 
 /// The product over axes, factor by factor.

@@ -80,6 +80,7 @@ fn resized(call: &mut Call<'_, '_>, scales: Option<Vec<f64>>, sizes: Option<Vec<
     if count != Some(axes.len()) {
         return Err("its scales or sizes are not one per axis".into());
     }
+    // The axes are resized one after the other.
     let mut result = x;
     for (position, &along) in axes.iter().enumerate() {
         let old = old[along];

@@ -25,7 +25,7 @@ fn counted(index: f64, size: usize) -> Result<usize, Refusal> {
     axis(index as i64, size).map_err(|_| format!("an index lies outside an axis of {size}").into())
 }
 
-/// For indices of the operand's rank, which replace the index along one axis: pairs of the element
+/// Pairs for indices of the operand's rank, which replace the index along one axis: of the element
 /// that is named, and of the index tensor's own element.
 fn along(indices: &KnownTensor, axis: usize, shape: &[usize]) -> Result<IndexPairs, Refusal> {
     let named = |at: Vec<usize>| {
@@ -117,9 +117,10 @@ pub(super) fn scatter_elements(call: &mut Call<'_, '_>) -> Results {
     one(elements::scattered(call, [x, updates], &names, merge, pairs)?)
 }
 
-/// For indices whose last axis names a slice of the operand: pairs of the operand's element, and of
+/// Pairs for indices whose last axis names a slice of the operand: of the operand's element, and of
 /// the result's. The first `lead` axes are shared by both.
 fn by_rows(indices: &KnownTensor, shape: &[usize], lead: usize) -> Result<IndexPairs, Refusal> {
+    // A row of indices names the axes after the first `lead`; of the rest everything is taken.
     let (depth, rows) = indices.shape.split_last().ok_or("its indices are one number")?;
     let behind = shape.get(lead + depth..).ok_or("its indices have more axes than its operand")?;
     let mut pairs = Vec::new();

@@ -1,4 +1,4 @@
-//! Constants, and shapes as known numbers.
+//! Constants, and shapes as known tensors.
 
 use influence_autodiff::graph::Size;
 use influence_autodiff::ops::Op;
@@ -31,11 +31,11 @@ pub(super) fn constant(call: &mut Call<'_, '_>) -> Results {
 }
 
 /// The largest number of elements that a node may fill: more than the weights of any layer have,
-/// and few enough for a machine's memory.
+/// and few enough for a machine's memory (1 GiB in f32).
 const MOST_FILLED: usize = 1 << 28;
 
-/// A tensor of one number that has too many elements for known numbers: filled by the engine, in
-/// the precision of the run.
+/// A tensor of equal elements, too many for a known tensor: filled by the engine, in the precision
+/// of the run.
 pub(super) fn filled(call: &mut Call<'_, '_>) -> Results {
     let shape = call.ints(0)?.ok_or("it has no shape")?;
     let shape: Option<Vec<Size>> = shape.iter().map(|&size| usize::try_from(size).ok().map(fixed)).collect();
