@@ -92,6 +92,7 @@ fn checked(case: &GoldenCase, engine: EngineChoice, device: &Device) -> Duration
     start.elapsed()
 }
 
+/// Times forward pass, Jacobian and influence for each number of images.
 fn compare(criterion: &mut Criterion, case: &GoldenCase, engine: EngineChoice, device: &Device) {
     let single = checked(case, engine, device);
     let [c, h, w] = case.golden.image_shape();

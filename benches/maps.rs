@@ -23,6 +23,7 @@ use influence_autodiff::{Graph, Leaves, Options, Rows};
 use influence_cpu::Engine;
 use influence_zoo::Network;
 
+/// Filters and half-widths that are timed, and rounds of which the median is printed.
 const FILTERS: [&str; 3] = ["exact", "paper:1e-3", "tikhonov:100"];
 const HALF_WIDTHS: [usize; 4] = [0, 1, 2, 3];
 const ROUNDS: usize = 7;
@@ -90,6 +91,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Prints the time of the Jacobian, and of the forward pass and the maps relative to it.
 fn proportions(case: &GoldenCase, subject: &Subject) {
     let at = subject.linearization();
     let filters = FILTERS.map(|filter| filter.parse::<Filter>().unwrap());
@@ -113,8 +115,8 @@ fn proportions(case: &GoldenCase, subject: &Subject) {
     }
 }
 
-/// Prints the error of J T by central differences, relative to the largest entry of J T in f64, per
-/// step.
+/// Prints the error of J T by central differences, relative to the largest element of J T in f64,
+/// per step.
 fn accuracy(case: &GoldenCase) {
     for precision in [Precision::F32, Precision::F64] {
         let subject = Subject::new(case, precision);

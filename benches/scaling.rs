@@ -19,7 +19,7 @@ use rayon::ThreadPoolBuilder;
 
 /// One image.
 const SHAPE: [usize; 3] = [1, 28, 28];
-/// Tolerance between the two engines, relative to the largest entry.
+/// Tolerance between the two engines, relative to the largest element.
 const TOLERANCE: f64 = 1e-9;
 
 fn graph(classes: usize) -> Graph {

@@ -8,10 +8,9 @@
 //! `benches/peers/smooth.py` exports such files and times PyTorch in alternation. Before a network
 //! is timed, its Jacobian at one image is compared in double precision with that of Burn's
 //! operations. `--threads T` (default 2), `--batch N` (8), `--rounds R` (5, of which the quickest
-//! counts) and `--set avx2` (the widest of the processor) set the conditions; `--plan` prints what
-//! runs; `--unchecked` leaves out the comparison, which takes more memory than a run. With
-//! `--parameters` it is the Gram matrices of all parameters, and of the input, that are timed and
-//! compared.
+//! counts) and `--set avx2` (the widest of the CPU) set the conditions; `--plan` prints what runs;
+//! `--unchecked` leaves out the comparison, which takes more memory than a run. With `--parameters`
+//! it is the Gram matrices of all parameters, and of the input, that are timed and compared.
 #![allow(clippy::print_stdout, reason = "a bench prints what it finds")]
 
 use std::process::ExitCode;
@@ -23,15 +22,15 @@ use influence_cpu::Engine;
 use influence_onnx::FromOnnx;
 use rayon::ThreadPoolBuilder;
 
-/// How far the two executors may be from one another, of the largest entry.
+/// Tolerance between the two executors, relative to the largest element.
 const TOLERANCE: f64 = 1e-9;
 
-/// What stands behind a word of the command line.
+/// The word after `name` on the command line.
 fn given(name: &str) -> Option<String> {
     std::env::args().skip_while(|word| word != name).nth(1)
 }
 
-/// The number behind a word of the command line.
+/// The number after `name` on the command line.
 fn option(name: &str, otherwise: usize) -> usize {
     given(name).and_then(|word| word.parse().ok()).unwrap_or(otherwise)
 }
@@ -60,7 +59,7 @@ impl Work {
         engine.load(graph.clone(), leaves, &Device::flex(), &options).unwrap()
     }
 
-    /// All numbers that it finds, matrix by matrix.
+    /// All elements that it computes, matrix by matrix.
     fn run(self, program: &Program, images: TensorData) -> Vec<Vec<f64>> {
         if self.parameters {
             let grams = program.grams(images).unwrap().map(Result::unwrap);
@@ -73,7 +72,8 @@ impl Work {
         rows.collect()
     }
 
-    /// How far the executors are from one another at one image, of a matrix's largest entry.
+    /// The difference of the executors at one image, relative to the largest element of each
+    /// matrix.
     fn difference(self, graph: &Graph, own: Engine) -> f64 {
         let [own, other] = [own, Engine::Burn]
             .map(|engine| self.run(&self.program(graph, engine, Precision::F64, 1), images(graph, 1)));

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
                 let outcome = attack::compare::compare(&model, attack::compare::Scope { dense: true });
                 println!("{model}{outcome:?}");
             }
-            None => println!("number {seed} draws no model"),
+            None => println!("seed {seed} draws no model"),
         }
         return ExitCode::SUCCESS;
     }
@@ -41,6 +41,6 @@ fn main() -> ExitCode {
     for failure in &tally.failures {
         println!("{failure}");
     }
-    println!("{tally}numbers {first} to {}, {:.1} s", first + models - 1, start.elapsed().as_secs_f64());
+    println!("{tally}seeds {first} to {}, {:.1} s", first + models - 1, start.elapsed().as_secs_f64());
     if tally.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -294,12 +294,15 @@ fn functions_of_the_logits_that_see_a_common_shift_meet_the_dense_route() {
         let p: Vec<f64> = z.iter().map(|z| z.exp() / total).collect();
         let column = |i: usize| jacobian.iter().map(|row| row[i]).collect::<Vec<_>>();
         let df: Vec<f64> = (0..6).map(|i| dot(&z, &column(i))).collect();
+        // The metric as a bilinear form: the covariance of J a and J b under p.
         let metric = |a: &[f64], b: &[f64]| {
             let along = |x: &[f64]| jacobian.iter().map(|row| dot(row, x)).collect::<Vec<_>>();
             let (a, b) = (along(a), along(b));
             let both: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a * b).collect();
             dot(&p, &both) - dot(&p, &a) * dot(&p, &b)
         };
+        // df^T (G + lambda I)^-1 df in the span of an orthonormal basis, and the square of df in
+        // it.
         let inverted = |basis: &[Vec<f64>], lambda: f64| {
             let entry = |i: usize, j: usize| metric(&basis[i], &basis[j]) + if i == j { lambda } else { 0.0 };
             let of = 0..basis.len();
@@ -308,6 +311,7 @@ fn functions_of_the_logits_that_see_a_common_shift_meet_the_dense_route() {
             (dot(&a, &solved(matrix, a.clone())), dot(&a, &a))
         };
         let unit = |i: usize| (0..6).map(|j| f64::from(u8::from(i == j))).collect::<Vec<f64>>();
+        // The row space of the differences of the logits, on which the distribution depends.
         let seen = orthonormal((0..3).map(|k| (0..6).map(|i| jacobian[k][i] - jacobian[3][i]).collect()));
         let (value, inside) = inverted(&seen, 0.0);
         close(exact.value, value);

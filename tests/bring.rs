@@ -272,7 +272,7 @@ fn tables_of_the_hubs_are_read_with_their_labels() {
     assert_fails(&[&usual[..], &zstd].concat(), &["hub-zstd.parquet", "ZSTD", "compression=\"snappy\""]);
 }
 
-/// Numbers in [0, 1] that are not all equal.
+/// Pixels in [0, 1] that are not all equal.
 fn pixels(count: usize) -> Vec<f64> {
     (0..count).map(|i| (i * 37 % 101) as f64 / 101.0).collect()
 }
@@ -386,8 +386,8 @@ fn a_normalisation_is_the_first_layer_of_an_onnx_network() {
         &out,
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    // The exporter folded BatchNorm into the convolution in f32, which alone causes a difference of
-    // 2.2e-8 from the reference, also without a normalisation layer.
+    // The exporter folded BatchNorm into the convolution in f32, which by itself causes a
+    // difference of 2.2e-8 from the reference, also without a normalisation layer.
     assert_close(&tensor(&out, "logits").1, &tensor(REFERENCE, "logits").1, 1e-7);
     let expected = by_channel(&tensor(REFERENCE, "jacobian").1, 2, 16, |x, channel| x / std[channel]);
     assert_close(&tensor(&out, "jacobian").1, &expected, 1e-7);

@@ -60,8 +60,8 @@ fn alone_it_does_the_main_job_on_the_embedded_sample() {
     assert!(rows.is_sorted_by(|a, b| a >= b), "most sensitive first: {rows:?}");
 }
 
-/// The output fits one screen and shows, for knobs and windows, reaches below 1, which the
-/// confidence alone does not give.
+/// The output fits one screen and shows, for families and windows, reaches below 1, which the
+/// confidence does not give.
 #[test]
 fn the_first_screen_fits_and_shows_more_than_the_confidence() {
     let shown = text(&influence(&[]).stdout);
@@ -79,8 +79,8 @@ fn the_first_screen_fits_and_shows_more_than_the_confidence() {
     assert!(reach("windows of 1 x 1 pixels") < 0.9 && reach("windows of 3 x 3 pixels") > 0.9, "{shown}");
 }
 
-/// The sentence that compares influence with the confidence depends on reach and order, not on
-/// saturation alone.
+/// The sentence that compares influence with the confidence depends on reach and order, not only on
+/// saturation.
 #[test]
 fn a_family_that_goes_with_the_confidence_is_not_called_more_than_it() {
     let said = |arguments: &[&str]| {
@@ -361,7 +361,7 @@ fn weights_of_pytorch_are_read_and_whole_models_are_refused() {
     }
 }
 
-/// The same file with a NaN as the first element of fc.bias.
+/// The weights with a NaN as the first element of fc.bias.
 fn with_nan(weights: &[u8]) -> Vec<u8> {
     let mut bytes = weights.to_vec();
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -371,7 +371,7 @@ fn with_nan(weights: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The same file with one key misspelt, with the same number of letters.
+/// The weights with one key misspelt, with the same number of letters.
 fn with_misspelt_key(weights: &[u8]) -> Vec<u8> {
     let mut bytes = weights.to_vec();
     let at = bytes.windows(9).position(|window| window == b"\"fc.bias\"").unwrap();

@@ -154,7 +154,7 @@ const FILE_LINES: usize = 600;
 const FUNCTION_LINES: usize = 80;
 
 /// The lines of prose that are too wide, counted from 1. Tables and code are as wide as they need
-/// to be: code stands between fences or, in pages, behind four spaces. `prose` gives the prose in a
+/// to be: code stands between fences or, in pages, after four spaces. `prose` gives the prose in a
 /// line.
 fn wide<'a>(text: &'a str, prose: impl Fn(&'a str) -> Option<&'a str>) -> Vec<usize> {
     let (mut found, mut fenced) = (Vec::new(), false);

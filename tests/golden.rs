@@ -13,7 +13,7 @@ use influence::{Engine, Filter, Linearization, Precision, SampleObjective, Score
 use influence_autodiff::{Graph, Leaves, Options, Rows};
 use influence_zoo::Network;
 
-/// Our own kernels, and Burn's on the processor.
+/// Our own kernels, and Burn's on the CPU.
 const ENGINES: [Engine; 2] = [Engine::Cpu(None), Engine::Burn];
 
 /// Every case on every engine.

@@ -296,7 +296,7 @@ fn what_cannot_be_measured_is_refused_with_the_remedy() {
         &["one image"],
     );
     let input = compile(Scorer::builder().precision(Precision::F64)).unwrap();
-    says(input.linearize_parameters(images(&case, 1)).unwrap_err(), &["input alone"]);
+    says(input.linearize_parameters(images(&case, 1)).unwrap_err(), &["only the input"]);
 }
 
 #[test]

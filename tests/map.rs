@@ -48,6 +48,8 @@ fn worst(found: &[f64], expected: &[f64]) -> f64 {
 
 #[test]
 fn files_hold_the_golden_maps() {
+    // First separate channels under the authors' filter, with the pictures; then joint channels
+    // under the exact filter, with ranks and reach.
     let golden = Golden::open(&root().join("tests/golden/resnet50w8-mnist.safetensors"));
     let usual = ["--objective", "predicted", "--precision", "f64", "--images", "0..2"];
     let folder = tempfile::tempdir().unwrap();
@@ -161,7 +163,7 @@ fn wrong_words_are_refused_and_leave_nothing() {
     refused(&["--scales", "14"], &["29 x 29", "28 x 28", "up to 13"]);
     refused(&["--scales", "1,99999999999999999"], &["larger than the images"]);
     refused(&["--scales", "-1"], &["-1", "0,1,3"]);
-    refused(&["--scales", ""], &["no half-width"]);
+    refused(&["--scales", ""], &["not a half-width"]);
     refused(&["--scales", "1.5"], &["1.5"]);
     refused(&["--channels", "each"], &["each", "joint, separate"]);
     refused(&["--fill", "zero"], &["--check"]);
@@ -175,12 +177,12 @@ fn wrong_words_are_refused_and_leave_nothing() {
         path.to_str().unwrap().to_owned()
     };
     refused(&["--windows", &file("low.png", &halves(27))], &["27 x 28", "28 x 28"]);
-    refused(&["--windows", &file("text.png", b"no picture")], &["text.png", "no PNG"]);
+    refused(&["--windows", &file("text.png", b"no picture")], &["text.png", "not a PNG"]);
     let output = influence(&["map", "--images", "0"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("--out DIR"));
     for (out, says) in
-        [(file("a-file", b""), "no folder"), ("no/such/folder".into(), "there is no folder no/such")]
+        [(file("a-file", b""), "not a folder"), ("no/such/folder".into(), "there is no folder no/such")]
     {
         let output = influence(&["map", "--images", "0", "--out", &out]);
         assert_eq!(output.status.code(), Some(2));
@@ -265,7 +267,7 @@ fn directions_of_ones_own_come_from_a_file() {
     broken[5] = f64::NAN;
     refuse(&file("nan.safetensors", &directions(&[1, 28, 28], &broken)), &["mine", "NaN", "element 5"]);
     refuse(&file("none.safetensors", &directions(&[0, 1, 28, 28], &[])), &["empty"]);
-    refuse(&file("cut.safetensors", b"cut"), &["cut.safetensors", "no safetensors file"]);
+    refuse(&file("cut.safetensors", b"cut"), &["cut.safetensors", "not a safetensors file"]);
     refuse("family:no-such.safetensors", &["no-such.safetensors"]);
     refuse("family:weather", &["weather", "affine"]);
     refuse("weather", &["weather", "family:NAME"]);

@@ -115,8 +115,9 @@ fn a_group_of_zeros_has_no_relative_influence_by_any_way() {
     }
 }
 
-/// The biases alone reach every direction of the logits, so that the shortcut applies. It must
-/// agree with the full route although one class's weights are 1e7 times as large as the others'.
+/// The biases by themselves reach every direction of the logits, so that the shortcut applies. It
+/// must agree with the full route although one class's weights are 1e7 times as large as the
+/// others'.
 #[test]
 fn one_large_class_row_does_not_part_the_short_way_from_the_full_one() {
     let net = Net::new(1.0, |class| if class == 0 { 1e7 } else { 1.0 }, &[0.1, -0.2, 0.3, 0.0, 0.2]);
@@ -183,6 +184,7 @@ fn families_and_windows_are_perturbations_like_any_other() {
     let (count, shape, filter) = (3, [1, 2, 3], Filter::tikhonov(0.1).unwrap());
     let (net, data, objective) = (Net::plain(), samples(3), Objective::labels(labels(&[4, 0, 2])).unwrap());
     let families: Vec<Family> = Family::all().collect();
+    // Scores come sample by sample, and within a sample family by family or window by window.
     let of = |perturbation| compiled(&net, builder().filter(filter).perturbation(perturbation));
     let found = of(Perturbation::Families(families.clone())).score(data.clone(), &objective).unwrap();
     let whole = of(Perturbation::Input);

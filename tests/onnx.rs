@@ -1,8 +1,8 @@
 //! Compares six exported networks with float64 reference values from PyTorch, from the file to the
 //! scores.
 //!
-//! The files lie beside the project, with inputs and references. Without them the tests print that
-//! they are skipped.
+//! The files are in a folder next to the project, with inputs and references. Without them the
+//! tests print that they are skipped.
 
 #![expect(clippy::print_stdout, reason = "the differences found are worth reading")]
 

@@ -358,7 +358,7 @@ fn shards_make_the_bytes_of_the_single_run() {
     }
 }
 
-/// The command of docs/scale.md, where DuckDB is there.
+/// Runs the command of docs/scale.md, if DuckDB is installed.
 #[test]
 fn parquet_parts_are_one_table_to_duckdb() {
     let page = fs::read_to_string(root().join("docs/scale.md")).unwrap();

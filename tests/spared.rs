@@ -1,5 +1,5 @@
 //! What a run must not do: overwrite its own inputs, number images wrongly, print control sequences
-//! that a terminal would interpret, or report NaN where the number is known.
+//! that a terminal would interpret, or report NaN where the value is known.
 
 mod common;
 
@@ -88,7 +88,7 @@ fn data_sets_are_inputs_too() {
     assert_eq!(fs::read(&labels).unwrap(), fs::read(sample.join("t10k-labels-idx1-ubyte")).unwrap());
     fs::remove_file(&out).unwrap();
     let output = influence(&[&data[..], &["--quiet", "--out", out.to_str().unwrap()]].concat());
-    assert!(output.status.success(), "beside them it may lie: {}", text(&output.stderr));
+    assert!(output.status.success(), "next to the inputs a result may be written: {}", text(&output.stderr));
 }
 
 #[test]

@@ -64,6 +64,7 @@ fn planted_outliers_are_ranked_and_the_areas_are_those_of_counting() {
     let rows = table(&path);
     assert_eq!(rows.len(), 140);
     let bad = |row: &HashMap<String, String>| row["bad"] == "true";
+    // The planted images follow the 100 of the sample, the same number of each class.
     assert!(rows.iter().all(|row| bad(row) == (number(row, "index") >= 100.0)));
     let planted: Vec<_> = rows.iter().filter(|row| bad(row)).collect();
     for class in 0..10 {
@@ -75,10 +76,12 @@ fn planted_outliers_are_ranked_and_the_areas_are_those_of_counting() {
         assert_eq!(row["suggested"].is_empty(), row["label"] == row["predicted"]);
         assert!((number(row, &format!("p{}", row["label"])) / number(row, "probability") - 1.0).abs() < 1e-9);
     }
+    // Places follow the influence.
     let mut by_place = rows.clone();
     by_place.sort_by_key(|row| row["place"].parse::<usize>().unwrap());
     assert!(by_place.iter().enumerate().all(|(at, row)| row["place"] == (at + 1).to_string()));
     assert!(by_place.is_sorted_by(|a, b| number(a, "log10_influence") >= number(b, "log10_influence")));
+    // The areas on the terminal against counting over the rows.
     for (name, column) in [
         ("influence, exact", "log10_exact"),
         ("influence, tikhonov:100 ", "log10_tikhonov:100"),

@@ -80,12 +80,12 @@ pub(crate) enum Command {
     Man,
 }
 
-/// Of an argument that a command has no use for, and refuses with the reason.
+/// Hides an argument that a command has no use for and refuses with the reason.
 fn hidden(argument: clap::Arg) -> clap::Arg {
     argument.hide(true)
 }
 
-/// An argument with its first line of help alone.
+/// Shows only the first line of an argument's help.
 fn brief(argument: clap::Arg) -> clap::Arg {
     argument.long_help(None)
 }
@@ -145,8 +145,8 @@ Columns: index, label, predicted, probability (of the objective's class; of the
 predicted one for entropy and margin), objective, perturbation, group (the
 layer, tensor or family), influence, log10_influence (empty for 0), rank,
 bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous,
-fisher_norm, fisher_trace, direction (of a family: the most influential
-setting, JSON, in the units of its members, at Fisher length 1); with --tail
+fisher_norm, fisher_trace, direction (for a family: its most influential
+setting as JSON, in the units of its members, at Fisher length 1); with --tail
 at_least (a lower bound where influence is an upper one), merged_classes,
 merged_probability; and the settings of the run: filter, network, weights,
 dataset, split, precision, engine, and how the images were prepared, if they
@@ -248,7 +248,7 @@ pub(crate) struct SourceArguments {
     /// Folder with the data set's official files or with pictures, or a file
     ///
     /// Arrays: FILE.npz or FILE.safetensors with images [N, ...] and, for objectives of the label,
-    /// labels [N]; or FILE.npy with images. Numbers are float64, float32, float16 or uint8.
+    /// labels [N]; or FILE.npy with images. Elements are float64, float32, float16 or uint8.
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     /// Labels of a folder's pictures: a .csv with columns path and label
@@ -299,7 +299,7 @@ pub(crate) struct RunArguments {
     /// It may also be an intermediate result of shape [N, K].
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Option<String>,
-    /// Of an ONNX file, initializers that were not trained and are not perturbed, by comma
+    /// Initializers of an ONNX file that were not trained and are not perturbed, by comma
     ///
     /// A * stands for any letters: --frozen 'pos_embed,*.table'.
     #[arg(long, value_name = "NAMES")]
@@ -308,8 +308,8 @@ pub(crate) struct RunArguments {
     pub(crate) source: SourceArguments,
     /// Normalisation of the network's training: mean per channel, as 0.485,0.456,0.406
     ///
-    /// (x - mean) / std becomes the network's first layer, so that perturbations are of pixels in
-    /// [0, 1]. A single number applies to all channels.
+    /// (x - mean) / std becomes the network's first layer, so that pixels in [0, 1] are perturbed.
+    /// A single number applies to all channels.
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) mean: Option<String>,
     /// Normalisation of the network's training: standard deviation per channel
@@ -355,8 +355,8 @@ pub(crate) struct RunArguments {
     pub(crate) tail: Option<String>,
     /// cpu, flex, ndarray, wgpu[:cpu|:N], vulkan[:cpu|:N] or cuda[:N] [default: cpu]
     ///
-    /// cpu (our own kernels) and flex (Burn's) run on the processor and are in every build; the
-    /// others come with the cargo feature of their name.
+    /// cpu (our own kernels) and flex (Burn's) run on the CPU and are in every build; the others
+    /// come with the cargo feature of their name.
     #[arg(long, value_name = "ENGINE")]
     pub(crate) engine: Option<String>,
     /// Precision of the computation [default: f32]
@@ -364,12 +364,12 @@ pub(crate) struct RunArguments {
     pub(crate) precision: Option<String>,
     /// Largest number of images that run together on a GPU [default: 32]
     ///
-    /// On a processor it has no effect: all threads are kept busy.
+    /// On a CPU it has no effect: all threads are kept busy.
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
     /// Memory limit of the run, such as 2GiB [default: 2GiB on a GPU]
     ///
-    /// Limits the batch on a GPU, and on a processor the number of images that run in parallel.
+    /// Limits the batch on a GPU, and on a CPU the number of images that run in parallel.
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
     /// Number of threads; results do not depend on it [default: one per core]
@@ -381,7 +381,7 @@ pub(crate) struct RunArguments {
 }
 
 impl RunArguments {
-    /// The same arguments for another network: an ONNX file, or weights from which the network is
+    /// These arguments for another network: an ONNX file, or weights from which the network is
     /// inferred. `threads` is unset, because the thread pool exists already.
     pub(crate) fn against(&self, path: &Path) -> Self {
         let file = path.to_str().filter(|name| onnx::is_file(name));

@@ -102,6 +102,7 @@ fn trial(mapping: &Mapping, fill: WindowFill, index: usize, at: &Linearization<'
     Ok(trials.map(|(o, tied)| Trial { influence: o[0], norm: o[1], random: o[2..].to_vec(), tied }).collect())
 }
 
+/// The probabilities of a sample's logits; errors name the image.
 fn probabilities(logits: &[f64], index: usize) -> Result<Probabilities> {
     Probabilities::new(logits).map_err(|error| Failure::new(format!("image {index}: {error}")))
 }
@@ -147,6 +148,7 @@ fn filled(
     filled
 }
 
+/// `count` images in the precision of the run, for the scorer.
 fn batch(job: &Job, values: Vec<f64>, count: usize) -> TensorData {
     let [c, h, w] = job.data.shape();
     match job.precision {
@@ -174,6 +176,8 @@ fn line(out: &mut impl Write, name: &str, outcomes: &[FillEffect]) -> io::Result
     )
 }
 
+/// Prints what was run, then three lines per half-width: the window of the largest influence, that
+/// of the largest Jacobian norm, and random windows.
 fn tell(out: &mut impl Write, mapping: &Mapping, fill: WindowFill, trials: &[Vec<Trial>]) -> io::Result<()> {
     let job = &mapping.job;
     let what = match fill {
@@ -184,7 +188,7 @@ fn tell(out: &mut impl Write, mapping: &Mapping, fill: WindowFill, trials: &[Vec
     say(format!("Windows filled with {what}: {} of {}", trials.len(), job.data.name()))?;
     let (channels, filter) = (channels_word(mapping.channels), job.filter);
     say(format!(
-        "Maps of f = {}, filter {filter}, channels {channels}; P is that of the class predicted",
+        "Maps of f = {}, filter {filter}, channels {channels}; P is the probability of the predicted class",
         function(job.target)
     ))?;
     say(format!("Network: {}; engine {}, {}", job.network, job.scorer.engine(), job.precision))?;
@@ -195,6 +199,7 @@ fn tell(out: &mut impl Write, mapping: &Mapping, fill: WindowFill, trials: &[Vec
         "window", "prediction", "mean fall", "median fall", "3rd quartile"
     )?;
     writeln!(out, "  {:<24} {:>11} {:>13} {:>13} {:>13}", "", "changed", "of P", "of P", "of the fall")?;
+    // The outcomes of all images for this half-width, one list per kind of window.
     for (at, scale) in mapping.scales.iter().enumerate() {
         let of = |part: &dyn Fn(&Trial) -> Vec<FillEffect>| -> Vec<FillEffect> {
             trials.iter().filter_map(|trials| trials.get(at)).flat_map(part).collect()

@@ -70,18 +70,18 @@ pub(crate) struct Quality {
 pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
     let out = arguments.out.destination()?;
     if let Some(flag) = arguments.out.sort.as_ref().map(|_| "--sort").or(arguments.out.top.map(|_| "--top")) {
-        return Err(Failure::new(format!(
-            "{flag}: the table is of percentiles, not of images; leave it out"
-        )));
+        return Err(Failure::new(format!("{flag}: the table has percentiles, not images; leave it out")));
     }
     if arguments.run.shard.is_some() {
         return Err(Failure::new("--shard: percentiles need all images; influence score takes parts"));
     }
+    // Quiet and without a file, nothing would come of the run.
     let files = [&arguments.plot, &arguments.out.report];
     if arguments.run.quiet && out.is_table() && files.iter().all(|file| file.is_none()) {
         return Err(Failure::new("--quiet without a file does nothing: add --out, --plot or --report"));
     }
     let study = understood(arguments)?;
+    // No result may overwrite a file that either job reads.
     for (flag, path) in
         [("--out", &arguments.out.out), ("--plot", &arguments.plot), ("--report", &arguments.out.report)]
     {
@@ -114,6 +114,8 @@ pub(crate) fn command(arguments: &CompareArguments) -> Result<()> {
     Ok(())
 }
 
+/// The two jobs that the arguments ask for. They differ in the network (--against), in the data
+/// (--against-data), or else in the split.
 fn understood(arguments: &CompareArguments) -> Result<SetComparison> {
     let objective = arguments.run.objective.clone().or_else(|| Some("predicted".into()));
     let run = RunArguments { objective, ..arguments.run.clone() };
@@ -122,6 +124,7 @@ fn understood(arguments: &CompareArguments) -> Result<SetComparison> {
     let seed = arguments.seed.unwrap_or(0);
     let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
     let report = ReportFile::new(arguments.out.report.as_deref())?;
+    // Two networks on the same images.
     if let Some(path) = &arguments.against {
         let second = again.against(path);
         let mut jobs = [Job::new(&run, Perturbation::Input)?, Job::new(&second, Perturbation::Input)?];
@@ -129,6 +132,7 @@ fn understood(arguments: &CompareArguments) -> Result<SetComparison> {
         let names = [0, 1].map(|at| jobs[at].architecture.clone());
         return Ok(SetComparison { jobs, names, paired: true, seed, plot, report });
     }
+    // Two sets of images under the same network.
     if let Some(path) = &arguments.against_data {
         let mut second = again;
         second.source.data = Some(path.clone());
@@ -141,6 +145,7 @@ fn understood(arguments: &CompareArguments) -> Result<SetComparison> {
         let names = if names[0] == names[1] { ["first", "second"].map(str::to_owned) } else { names };
         return Ok(SetComparison { jobs, names, paired: false, seed, plot, report });
     }
+    // Two splits of one data set, which must have both.
     if let Some(one @ ("arrays" | "folder" | "parquet")) = run.source.dataset.as_deref() {
         return Err(Failure::new(format!(
             "compare: --dataset {one} is one set of images; add --against-data PATH, the other set, or --against \
@@ -179,6 +184,7 @@ impl SetComparison {
         [first, second]
     }
 
+    /// The filter of the first job, as the list that studies of several filters take.
     fn filters(&self) -> [Filter; 1] {
         [self.jobs[0].filter]
     }
@@ -193,13 +199,15 @@ impl SetComparison {
         Ok(())
     }
 
-    /// Every measure on both sets.
+    /// Every measure on both sets, in the same order.
     pub(crate) fn beside(&self, all: &[Judged]) -> Vec<MeasureComparison> {
         let names = self.filters().map(|filter| filter.to_string());
         let [first, second] = self.sets(all).map(|set| measures(set, &names));
         first.into_iter().zip(second).map(|(first, second)| self.one(first, second)).collect()
     }
 
+    /// One measure on both sets. Mann and Whitney's U and the medians take the second set against
+    /// the first.
     fn one(&self, first: Measure, second: Measure) -> MeasureComparison {
         let sorted = [&first, &second].map(|measure| {
             let mut values = measure.values.clone();

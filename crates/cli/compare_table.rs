@@ -29,6 +29,7 @@ pub(crate) fn print(out: &mut impl Write, study: &SetComparison, all: &[Judged])
     Ok(())
 }
 
+/// Prints the objective, the filter, and for each set its images, network and engine.
 fn heading(out: &mut impl Write, study: &SetComparison) -> io::Result<()> {
     let first = &study.jobs[0];
     let words = format!(
@@ -87,6 +88,7 @@ fn from_log(log10: f64) -> String {
     if log10 == f64::NEG_INFINITY { "0".into() } else { power(log10) }
 }
 
+/// Prints the accuracy and the cross-entropy of each set that has labels.
 fn qualities(out: &mut impl Write, study: &SetComparison, all: &[Judged]) -> io::Result<()> {
     for (set, name) in study.sets(all).into_iter().zip(&study.names) {
         let Some(found) = quality(set) else { continue };
@@ -140,6 +142,7 @@ pub(crate) fn conclusions(
             median.value, median.low, median.high
         ));
     }
+    // The influence is worth its Jacobian only if it distinguishes the sets better than the odds.
     let distance = |of: Option<&MeasureComparison>| of.and_then(|of| of.smirnov).map(|found| found.distance);
     let odds = beside.iter().find(|of| of.name == "odds");
     if let (Some(own), Some(plain)) = (distance(influence), distance(odds)) {

@@ -96,8 +96,7 @@ impl Data {
         }
     }
 
-    /// Channels, height and width. A series has height 1; a list of numbers has one channel per
-    /// number.
+    /// Channels, height and width. A series has height 1; a vector has one channel per element.
     pub(crate) fn shape(&self) -> [usize; 3] {
         match self.sample()[..] {
             [] => [1, 1, 1],

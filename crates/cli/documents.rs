@@ -153,7 +153,7 @@ fn the_columns_in_the_help_are_those_of_the_files() {
 fn the_page_about_the_numbers_has_every_number() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reading-the-numbers.md");
     let page = fs::read_to_string(page).expect("the page");
-    // The first seven say which image, objective and perturbation a row is of; the direction is
+    // The first seven name the image, the objective and the perturbation; the direction is
     // explained with the families.
     let numbers = names(ScoreRow::COLUMNS).into_iter().skip(7).filter(|name| *name != "direction");
     for name in numbers {

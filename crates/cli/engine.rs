@@ -12,12 +12,12 @@ use burn::tensor::Device;
 /// Where a run is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum EngineChoice {
-    /// Our own kernels on the processor.
+    /// Our own kernels on the CPU.
     #[default]
     Cpu,
-    /// Burn's own kernels on the processor.
+    /// Burn's own kernels on the CPU.
     Flex,
-    /// Burn's older kernels on the processor, deprecated there.
+    /// Burn's older kernels on the CPU, deprecated there.
     NdArray,
     /// A graphics adapter, through any interface that the machine has.
     Wgpu(Adapter),
@@ -33,7 +33,7 @@ pub(crate) enum Adapter {
     /// The adapter that the driver prefers.
     #[default]
     Best,
-    /// A software adapter, on the processor.
+    /// A software adapter, on the CPU.
     Software,
     /// An adapter by its number on this machine, from 0.
     Number(usize),

@@ -27,7 +27,7 @@ impl Failure {
         Self::Message(message.into())
     }
 
-    /// The same with a remark appended.
+    /// This failure with a remark appended.
     pub(crate) fn with(self, remark: &str) -> Self {
         match self {
             Self::BrokenPipe => Self::BrokenPipe,

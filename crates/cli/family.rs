@@ -81,7 +81,7 @@ impl Words {
 /// Reads a basis: every tensor [C, H, W] is a direction with its name, every [q, C, H, W] is q
 /// directions; in the order of the names.
 fn basis(bytes: &[u8], shape: [usize; 3]) -> std::result::Result<Basis, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| format!("no safetensors file: {error}"))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
     let mut tensors = file.tensors();
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     let (mut names, mut values) = (Vec::new(), Vec::new());
@@ -91,7 +91,7 @@ fn basis(bytes: &[u8], shape: [usize; 3]) -> std::result::Result<Basis, String> 
             [q, found @ ..] if *found == shape => names.extend((0..*q).map(|at| format!("{name} {at}"))),
             found => {
                 return Err(format!(
-                    "{name} has the shape {found:?}; a direction has that of the images, {shape:?}, or [q, ...] for q of them"
+                    "{name} has the shape {found:?}; directions have the shape of the images, {shape:?}, or [q, ...] for q of them"
                 ));
             }
         }
@@ -102,6 +102,7 @@ fn basis(bytes: &[u8], shape: [usize; 3]) -> std::result::Result<Basis, String> 
     Basis::new(names, values, shape).map_err(|error| error.to_string())
 }
 
+/// The elements of a tensor in F32 or F64; `None` for other types.
 fn floats(view: &TensorView<'_>) -> Option<Vec<f64>> {
     let data = view.data();
     match view.dtype() {

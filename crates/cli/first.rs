@@ -1,8 +1,8 @@
 //! `influence` without arguments: the embedded sample, and what the measure adds to the confidence.
 //!
 //! The influence of a whole image equals its bound, a function of the probability. Therefore the
-//! first screen also shows how much of it a few perturbations reach: the knobs of the families and
-//! small windows.
+//! first screen also shows how much of it a few perturbations reach: the families and small
+//! windows.
 
 use std::io::{self, Write};
 
@@ -58,6 +58,7 @@ pub(crate) fn command() -> Result<()> {
     Ok(())
 }
 
+/// Scores one image: the whole image, every family, and the windows of `SCALES`.
 fn look(job: &Job, index: usize, at: &Linearization<'_>) -> Result<Looked> {
     let fault = |error| in_split(error, index);
     let (objective, label) = (job.objective(index), job.data.label(index));
@@ -94,7 +95,7 @@ fn whole(out: &mut impl Write, scoring: &Scoring, all: &[Looked]) -> Result<()> 
 
 /// Prints one line per family and per size of windows.
 fn parts(out: &mut impl Write, all: &[Looked]) -> io::Result<()> {
-    let title = "What the confidence does not say: how much of it each knob and window reaches";
+    let title = "What the confidence does not say: how much of it each family and window reaches";
     writeln!(out, "\n{title}\n{:<24} {:>12} {:>12} {:>16}", "", "median", "reach", "rank correlation")?;
     writeln!(out, "{:<24} {:>12} {:>12} {:>16}", "perturbation", "reach", "above 0.9", "with the odds")?;
     let families = all.first().map_or(0, |looked| looked.families.len());
@@ -118,6 +119,7 @@ fn parts(out: &mut impl Write, all: &[Looked]) -> io::Result<()> {
     writeln!(out, "See more: influence score --perturb family:rotation; influence map --help")
 }
 
+/// Prints the line of one family or size of windows.
 fn line(out: &mut impl Write, name: &str, median: f64, verdict: &Verdict) -> io::Result<()> {
     let rho = verdict.correlation().map_or_else(|| "-".into(), |rho| format!("{rho:.3}"));
     let (median, near) = (four_digits(median), percent(verdict.near_share()));

@@ -1,4 +1,4 @@
-//! A folder of maps: files are written one by one under a journal, and never beside the files of
+//! A folder of maps: files are written one by one under a journal, and never next to the files of
 //! another run.
 
 use std::fs::{self, File};
@@ -75,7 +75,7 @@ impl Drawn {
         let mut found = Vec::new();
         read_spool(list, Self::COLUMNS, &mut |cells| {
             let drawn = Self::of(&cells);
-            found.push(drawn.ok_or_else(|| Failure::new(format!("{}: no list of maps", list.display())))?);
+            found.push(drawn.ok_or_else(|| Failure::new(format!("{}: not a list of maps", list.display())))?);
             Ok(())
         })?;
         Ok(found)
@@ -114,7 +114,7 @@ impl Drawn {
 pub(crate) fn check(target: &Path) -> Result<()> {
     let refuse = |why: String| Err(Failure::new(format!("--out {}: {why}", target.display())));
     match fs::metadata(target) {
-        Ok(found) if !found.is_dir() => return refuse("this is no folder".into()),
+        Ok(found) if !found.is_dir() => return refuse("this is not a folder".into()),
         Ok(_) => {}
         Err(_) => {
             let above =
@@ -150,6 +150,8 @@ impl Folder {
             fs::create_dir(target).map_err(|error| fault(target, &error))?;
         }
         let list = target.join(LIST);
+        // With a journal, the keeper compares the runs. Without one, maps in the folder are of
+        // another run, or of this one if it had finished.
         let opened = if beside(&list, ".journal").exists() {
             Ok(())
         } else {
@@ -164,6 +166,7 @@ impl Folder {
             RunState::Complete => Ok(None),
             RunState::Open(keeper) => {
                 let folder = Self { path: target.to_owned(), keeper };
+                // A file that someone has changed since would not be this run's result.
                 if folder.done() > 0 {
                     Drawn::read(&beside(&list, ".partial"))?
                         .iter()
@@ -235,7 +238,7 @@ pub(crate) fn unmixed(folder: &Path, allowed: impl Fn(&str) -> bool) -> Result<(
         let name = entry.file_name().to_string_lossy().into_owned();
         if (is_map(&name) || name == LIST) && !allowed(&name) {
             return Err(Failure::new(format!(
-                "--out {}: there are maps of another run, {name} for one; give a folder of its own",
+                "--out {}: there are maps of another run, such as {name}; give a folder of its own",
                 folder.display()
             )));
         }

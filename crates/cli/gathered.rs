@@ -1,5 +1,5 @@
-//! What is kept of each layer and image until the quartiles can be computed: five numbers, on disk
-//! while the run lasts.
+//! What is kept of each layer and image until the quartiles can be computed: six values, on disk
+//! while the run lasts and then in memory.
 
 use influence::Parameter;
 use influence_report::statistics::quartiles;
@@ -49,6 +49,7 @@ impl Record for LayerValues {
 }
 
 impl LayerValues {
+    /// What the table of layers needs of a row.
     pub(crate) fn of(row: &ScoreRow) -> Self {
         let beyond = row.influence.is_none() && row.log10_influence.is_some_and(|log10| log10 > 0.0);
         Self {
@@ -82,7 +83,7 @@ impl LayerValues {
     }
 }
 
-/// The names of a network and its layers, which a table of layers needs beside the numbers.
+/// The names of a network and its layers, which a table of layers needs in addition to the values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NetworkNames {
     network: String,
@@ -191,6 +192,7 @@ impl Points {
     }
 }
 
+/// The row of one layer: medians and quartiles over all images.
 fn row(subject: &NetworkNames, depth: usize, group: &str, parameters: usize, points: Points) -> LayerRow {
     let sorted = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);

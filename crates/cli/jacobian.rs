@@ -120,6 +120,7 @@ fn logits(all: &[Vec<f64>]) -> NamedTensor {
     ("logits".into(), Dtype::F64, shape, doubles(all.iter().flatten()))
 }
 
+/// Values as the bytes of an F64 tensor.
 fn doubles<'a>(values: impl Iterator<Item = &'a f64>) -> Vec<u8> {
     values.flat_map(|value| value.to_le_bytes()).collect()
 }
@@ -140,7 +141,7 @@ fn rows(job: &Job) -> Result<Vec<NamedTensor>> {
     Ok(vec![("jacobian".into(), dtype, shape, bytes), logits(&all)])
 }
 
-/// J J^T of the input, summed in f64.
+/// The Gram matrices J J^T of the input, `[N, K, K]`, summed in f64.
 fn input_grams(job: &Job) -> Result<Vec<NamedTensor>> {
     let (mut all, mut grams) = (Vec::new(), Vec::new());
     let classes = job.scorer.classes();
@@ -155,6 +156,7 @@ fn input_grams(job: &Job) -> Result<Vec<NamedTensor>> {
     Ok(vec![("gram".into(), Dtype::F64, shape, doubles(grams.iter())), logits(&all)])
 }
 
+/// Appends the `[K, K]` inner products of one image's K rows.
 fn gram<T>(rows: &[T], classes: usize, number: impl Fn(&T) -> f64, grams: &mut Vec<f64>) {
     let row = |k: usize| rows[k * rows.len() / classes..(k + 1) * rows.len() / classes].iter();
     for (a, b) in (0..classes).flat_map(|a| (0..classes).map(move |b| (a, b))) {
@@ -162,7 +164,7 @@ fn gram<T>(rows: &[T], classes: usize, number: impl Fn(&T) -> f64, grams: &mut V
     }
 }
 
-/// All K rows of every image, in order.
+/// Passes the logits and the K rows of every image to `take`, in order.
 fn each(job: &Job, mut take: impl FnMut(usize, Vec<f64>, Rows)) -> Result<()> {
     let mut progress = job.progress(0);
     for indices in job.images.chunks(job.at_a_time()) {
@@ -177,7 +179,8 @@ fn each(job: &Job, mut take: impl FnMut(usize, Vec<f64>, Rows)) -> Result<()> {
     Ok(())
 }
 
-/// J J^T of the parameters: of all together, or of each layer or tensor.
+/// The Gram matrices J J^T of the parameters, `[N, K, K]`: one of all together, or one of each
+/// layer or tensor.
 fn parameter_grams(job: &Job, of: Of) -> Result<Vec<NamedTensor>> {
     let (graph, classes) = (job.scorer.plan().graph(), job.scorer.classes());
     let perturbed = job.scorer.plan().leaves().indices();

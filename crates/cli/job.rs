@@ -24,7 +24,8 @@ use crate::progress::Progress;
 use crate::provenance::{self, Provenance};
 use crate::samples::{self, JobSamples};
 
-/// Number of images per thread in one call.
+/// Number of images per thread in one call. With one, all threads would wait for the slowest image
+/// of every call.
 const IMAGES_PER_THREAD: usize = 8;
 
 /// Everything that is needed to run.
@@ -53,7 +54,8 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Interprets the arguments, with the cheapest checks first.
+    /// Interprets the arguments, with the cheapest checks first: a wrong word is refused before
+    /// data are read, and wrong data before the network is compiled.
     pub(crate) fn new(arguments: &RunArguments, perturbation: Perturbation) -> Result<Self> {
         let target: Target = arguments.objective.as_deref().map(str::parse).transpose()?.unwrap_or_default();
         let (filter, budget) = filter(arguments.filter.as_deref())?;
@@ -80,17 +82,18 @@ impl Job {
             preparation.push_str(&format!("{comma}{normalisation} as the first layer"));
         }
         check_class(&target, data.classes())?;
+        // The hashes cover all requested images, so that parts of one run are recognised.
         let file = arguments.network_file();
         file.into_iter().for_each(|file| inputs.add(file));
         let mut hashes = provenance::hashes(file, &data, &images)?;
         hashes.extend(settings(arguments, &engine, batch));
         images = part(images, shard)?;
-        // Batches are padded to their full size, so a batch larger than the number of images would
-        // waste work.
+        // Batches are padded to their full size, so that more than the images would waste work.
         let batch = batch.unwrap_or(GPU_BATCH).min(images.len());
         let scorer = Scorer::builder().perturbation(perturbation).filter(filter).budget(budget).tail(tail);
         let scorer =
             scorer.precision(precision).device(&device).engine(engine.executor()).batch(batch).memory(memory);
+        // Compiling is the slow step. The network's number of classes is known after it.
         let Ready { scorer, report, described, transposed } =
             ready(scorer, arguments, &data, precision, normalisation.as_ref())?;
         check_class(&target, Some(scorer.classes()))?;
@@ -133,8 +136,8 @@ impl Job {
         })
     }
 
-    /// Samples `[N, ...]` as input of the network (images as numbers in [0, 1]), in the precision
-    /// of the run.
+    /// Samples `[N, ...]` as input of the network (images as pixels in [0, 1]), in the precision of
+    /// the run.
     pub(crate) fn pixels(&self, indices: &[usize]) -> TensorData {
         self.data.tensor(indices, self.precision)
     }
@@ -174,7 +177,7 @@ fn precision(given: Option<&str>) -> Result<Precision> {
     }
 }
 
-/// Settings beside the files that the numbers depend on.
+/// Settings on which results depend, other than the files.
 fn settings(
     arguments: &RunArguments,
     engine: &EngineChoice,
@@ -279,6 +282,7 @@ fn part(images: Vec<usize>, shard: Option<Shard>) -> Result<Vec<usize>> {
     Ok(images[shard.range(images.len())].to_vec())
 }
 
+/// Refuses 0.
 fn positive(flag: &str, value: Option<usize>) -> Result<Option<usize>> {
     match value {
         Some(0) => Err(Failure::new(format!("{flag} 0: at least 1 is needed"))),
@@ -286,6 +290,7 @@ fn positive(flag: &str, value: Option<usize>) -> Result<Option<usize>> {
     }
 }
 
+/// The memory limit of the run.
 fn memory(text: Option<&str>) -> Result<Option<Memory>> {
     let parsed =
         text.map(|text| text.parse().map_err(|error: ModelError| Failure::new(format!("--memory: {error}"))));
@@ -295,6 +300,7 @@ fn memory(text: Option<&str>) -> Result<Option<Memory>> {
 /// The most threads per core. More give no speed and can stall the machine.
 const MOST_THREADS_PER_CORE: usize = 16;
 
+/// Creates the thread pool; without a number, it is created on first use with one thread per core.
 pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,4 +1,4 @@
-//! What is kept of each image in a study of outliers, and the table made from it.
+//! What is kept of each image in a study (`compare`, `outliers`), and the rows made from it.
 
 use influence::{Probabilities, Score};
 
@@ -35,7 +35,7 @@ const TAKEN: [&str; 17] = [
     "fisher_norm",
     "fisher_trace",
 ];
-/// Index among them after which the suggested label is inserted.
+/// The index at which the suggested label is inserted among them: after `predicted`.
 const SUGGESTED: usize = 3;
 
 /// A column of [`ScoreRow`] by name, with its index.
@@ -55,6 +55,7 @@ impl Record for Judged {
 }
 
 impl Judged {
+    /// `scores` has one score per filter. `None` if the logits have no probabilities.
     pub(crate) fn new(row: ScoreRow, scores: &[Score], logits: &[f64]) -> Option<Self> {
         let probabilities = Probabilities::new(logits).ok()?;
         Some(Self {

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use influence::Graph;
 
-/// The kinds, and the operations that make a layer one of them. The first kind with an operation
-/// of the layer is taken: a convolution with a bias that is added apart is a convolution.
+/// The kinds, and the operations that make a layer one of them. The first kind with an operation of
+/// the layer is taken: a convolution whose bias is added separately is a convolution.
 const KINDS: [(&str, &[&str]); 7] = [
     ("transposed convolution", &["ConvTranspose1d", "ConvTranspose2d"]),
     ("convolution", &["Conv1d", "Conv2d", "Conv3d"]),
@@ -77,7 +77,7 @@ fn kind(layer: &str, operations: &HashSet<&'static str>) -> &'static str {
     }
 }
 
-/// Whether a module's own name is that of a normalisation: "norm1", "bn2", "ln_f".
+/// Whether the last part of a module's name is a normalisation's: "norm1", "bn2", "ln_f".
 fn is_norm(layer: &str) -> bool {
     let name = layer.rsplit('.').next().unwrap_or(layer).to_ascii_lowercase();
     name.contains("norm") || ["bn", "gn", "ln"].iter().any(|short| name.starts_with(short))

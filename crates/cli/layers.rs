@@ -38,7 +38,7 @@ pub(crate) struct LayerRow {
     pub(crate) images: usize,
     pub(crate) objective: String,
     pub(crate) filter: String,
-    /// Empty beyond f64, like the next two.
+    /// The first quartile of its influence over the images; empty beyond f64, like the next two.
     pub(crate) influence_q1: Option<f64>,
     pub(crate) influence_median: Option<f64>,
     pub(crate) influence_q3: Option<f64>,
@@ -125,6 +125,7 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     let out = arguments.out.destination()?;
     let plot = PictureFile::new("--plot", arguments.plot.as_deref())?;
     let report = ReportFile::new(arguments.out.report.as_deref())?;
+    // Refusals that need only the arguments come before data and network are read.
     if arguments.run.quiet && out.is_table() && plot.is_none() && report.is_none() {
         return Err(Failure::new(
             "--quiet without --out or --plot does nothing: add one, or leave out --quiet",
@@ -136,9 +137,10 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
         ));
     }
     if report.is_some() && arguments.run.shard.is_some() {
-        return Err(Failure::new("--report is of all images: leave out --shard"));
+        return Err(Failure::new("--report covers all images: leave out --shard"));
     }
     let mut jobs = jobs(arguments)?;
+    // No result may overwrite a file that either job reads.
     for job in &jobs {
         for (flag, path) in
             [("--out", &arguments.out.out), ("--plot", &arguments.plot), ("--report", &arguments.out.report)]
@@ -159,6 +161,7 @@ pub(crate) fn command(arguments: &LayersArguments) -> Result<()> {
     };
     let networks: Vec<MeasuredNetwork> =
         study.jobs.into_iter().zip(rows).map(|(job, rows)| MeasuredNetwork { job, rows }).collect();
+    // A file and the plot are complete by now. The report and a pipe follow, then the terminal.
     if let Some(file) = report {
         file.write(pages::layers(&networks)?)?;
     }
@@ -192,6 +195,7 @@ struct Study {
 type Tables = Vec<Vec<LayerRow>>;
 
 impl Study {
+    /// What the rows say about each network.
     fn subjects(&self) -> Vec<NetworkNames> {
         self.jobs.iter().map(NetworkNames::of).collect()
     }
@@ -266,6 +270,7 @@ impl Study {
     /// Scores the images that are not done, one network after the other.
     fn all(&self, done: usize, add: &mut dyn FnMut(Vec<LayerValues>) -> Result<()>) -> Result<()> {
         for (at, job) in self.jobs.iter().enumerate() {
+            // The images of this network that are done: `done` counts over all networks.
             let before = done.saturating_sub(at * self.images()).min(self.images());
             let mut progress = job.progress(before);
             for batch in job.images[before..].chunks(job.at_a_time()) {
@@ -339,6 +344,8 @@ pub(crate) fn in_order(rows: &[LayerRow], sort: LayerOrder) -> Vec<&LayerRow> {
     rows
 }
 
+/// The bars of one network, by depth. A layer that is saturated in at least half of the images is
+/// marked as full.
 fn series(job: &Job, rows: &[LayerRow]) -> Series {
     let kinds = LayerKinds::new(job.scorer.plan().graph());
     let bar = |row: &LayerRow| Bar {

@@ -11,7 +11,7 @@ use crate::verdict::Verdict;
 
 /// Length of the longest bar, in characters.
 const BAR: usize = 24;
-/// Number of decades that a bar shows.
+/// Number of decades that a bar shows. A layer further below the largest has no bar.
 const DECADES: f64 = 6.0;
 
 /// Prints what was measured, for which networks and images.
@@ -41,11 +41,13 @@ pub(crate) fn print(
     }
 }
 
+/// Whether two networks have layers of the same names in the same order.
 fn same_layers(first: &MeasuredNetwork, second: &MeasuredNetwork) -> bool {
     let names = |of: &MeasuredNetwork| of.rows.iter().map(|row| row.group.clone()).collect::<Vec<_>>();
     names(first) == names(second)
 }
 
+/// Width of the column of names.
 fn width<'a>(rows: impl IntoIterator<Item = &'a LayerRow>) -> usize {
     rows.into_iter().map(|row| name(&row.group).chars().count()).max().unwrap_or(0).max("layer".len())
 }
@@ -68,7 +70,7 @@ const FIRST: [&str; 7] = ["median", "saturated", "reach", "rank", "quartile 1", 
 /// Width of the depth column and of the gaps around names and bars.
 const FRAME: usize = 5 + 1 + 2;
 
-/// The columns for which a line has room beside the bars.
+/// The columns for which a line has room next to the bars.
 fn fitting(names: usize, width: usize) -> Vec<&'static Middle> {
     let mut room = width.saturating_sub(FRAME + names + BAR);
     let mut chosen = Vec::new();
@@ -84,6 +86,7 @@ fn fitting(names: usize, width: usize) -> Vec<&'static Middle> {
     COLUMNS.iter().filter(|(title, ..)| chosen.contains(title)).collect()
 }
 
+/// Prints one network, a line per layer.
 fn one(
     out: &mut impl Write,
     network: &MeasuredNetwork,
@@ -106,9 +109,10 @@ fn one(
     writeln!(out)
 }
 
-/// Width of the numbers of one network in a line of two, without the bar.
+/// Width of the cells of one network in a line of two, without the bar.
 const HALF: usize = 2 + 11 + 1 + 9 + 1;
 
+/// Prints two networks with the same layers, both in one line per layer.
 fn beside(
     out: &mut impl Write,
     first: &MeasuredNetwork,
@@ -147,6 +151,8 @@ struct Scale {
 }
 
 impl Scale {
+    /// The scale from the smallest to the largest positive median, in whole decades: at least one
+    /// and at most `DECADES`.
     fn of(networks: &[MeasuredNetwork]) -> Self {
         let medians =
             networks.iter().flat_map(|network| &network.rows).filter_map(|row| row.influence_median);

@@ -110,6 +110,7 @@ pub(crate) fn command(arguments: &CheckArguments) -> Result<()> {
 
 /// Refuses rows that are probabilities.
 fn refuse_probabilities(arguments: &CheckArguments, theirs: &Matrix) -> Result<()> {
+    // Probabilities in any float type sum to 1 within this; logits do so only by chance.
     const SUM: f64 = 1e-3;
     let is_distribution =
         |row: &[f64]| row.iter().all(|&x| x >= 0.0) && (row.iter().sum::<f64>() - 1.0).abs() < SUM;
@@ -127,10 +128,11 @@ fn rows(job: &Job, theirs: &Matrix) -> Result<Vec<usize>> {
     let (found, classes) = (theirs.columns(), job.scorer.classes());
     if found != classes {
         return Err(Failure::new(format!(
-            "the saved logits are of {found} classes, the network here has {classes}: they are of another network"
+            "the saved logits have {found} classes, the network here has {classes}: they come from another network"
         )));
     }
     let last = job.images.iter().max().copied().unwrap_or(0);
+    // A row per chosen image, or a row per image of the split.
     if theirs.rows() == job.images.len() {
         Ok((0..theirs.rows()).collect())
     } else if theirs.rows() > last {
@@ -146,6 +148,7 @@ fn rows(job: &Job, theirs: &Matrix) -> Result<Vec<usize>> {
     }
 }
 
+/// Compares the logits of all images with their rows in the file.
 fn compare(job: &Job, theirs: &Matrix, rows: &[usize]) -> Result<LogitComparison> {
     let mut compared = LogitComparison { images: rows.len(), ..LogitComparison::default() };
     let mut bar = job.progress(0);
@@ -177,11 +180,12 @@ impl LogitComparison {
     }
 }
 
-/// The index of the largest number, the lowest on ties.
+/// The index of the largest value, the lowest on ties.
 fn largest(row: &[f64]) -> Option<usize> {
     (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
 }
 
+/// Prints the largest difference and the agreement of the predictions.
 fn tell(job: &Job, compared: &LogitComparison, worst: &WorstLogit, relative: f64) -> Result<()> {
     let LogitComparison { largest, images, agreeing, .. } = compared;
     let mut out = terminal::output();

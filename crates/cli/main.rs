@@ -95,7 +95,8 @@ fn main() -> ExitCode {
     ExitCode::from(failure.exit_code())
 }
 
-/// Training is behind a cargo feature because Burn's learner takes minutes to compile.
+/// Trains a network. Training needs a cargo feature because Burn's learner takes minutes to
+/// compile.
 fn train(arguments: &train_arguments::TrainArguments) -> failure::Result<()> {
     #[cfg(feature = "train")]
     return train::command(arguments);

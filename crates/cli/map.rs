@@ -50,6 +50,7 @@ struct MappedImage {
 
 /// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
+    // Refusals that need only the arguments come first.
     let (scales, channels, fill) = (arguments.half_widths()?, arguments.channels()?, arguments.fill()?);
     let labels = arguments.windows.as_deref().map(labels).transpose()?;
     if arguments.check {
@@ -81,8 +82,8 @@ pub(crate) fn command(arguments: &MapArguments) -> Result<()> {
         }
         None => {}
     }
-    // From here the data and the network are read; errors in the arguments alone come first. An
-    // output path that is also an input of the run is refused before anything is written.
+    // From here the data and the network are read. An output path that is also an input of the run
+    // is refused before anything is written.
     let mut job = Job::new(&arguments.run, Perturbation::Input)?;
     if let Some(windows) = &arguments.windows {
         job.inputs.add(windows);
@@ -234,6 +235,7 @@ impl Mapping {
         let maps = self.maps(index, at)?;
         let mut tensors = Tensors::new(&self.job, index, at);
         tensors.say("channels", channels_word(self.channels));
+        // Four tensors per half-width.
         for map in &maps {
             let shape = map_shape(map, self.channels);
             tensors.floats(format!("scale{}", map.half_width), shape.clone(), &map.values);
@@ -242,6 +244,7 @@ impl Mapping {
             tensors.floats(format!("log10_scale{}", map.half_width), shape, &map.log10);
         }
         let regions = self.regions(index, at, &mut tensors)?;
+        // The picture of all maps, then with --direction another one of the direction.
         let image = self.job.data.batch::<f64>(&[index]);
         let shape = self.job.data.shape();
         let drawn = self.drawing(index, at, &maps, regions.as_deref())?;
@@ -265,7 +268,7 @@ impl Mapping {
         Ok(MappedImage { files, steps, windows: maps.iter().map(|map| windows::of(map, odds)).collect() })
     }
 
-    /// The image beside its maps.
+    /// The picture of the image and its maps.
     pub(crate) fn drawing(
         &self,
         index: usize,
@@ -327,6 +330,7 @@ impl Mapping {
         let regions = regions.map_err(|error| in_split(error, index))?;
         let [channels, height, width] = self.job.data.shape();
         let planes = if self.channels == Channels::Joint { 1 } else { channels };
+        // Influence, reach, rank and log10 influence, each painted over the pixels of its region.
         let mut painted = [(); 4].map(|()| vec![0.0; planes * labels.labels.len()]);
         for region in &regions {
             let start = region.channel.unwrap_or(0) * labels.labels.len();
@@ -370,7 +374,7 @@ impl Mapping {
     }
 }
 
-/// `[H, W]` of joint channels, else `[C, H, W]`.
+/// The shape of a map's tensor: `[H, W]` with joint channels, else `[C, H, W]`.
 fn map_shape(map: &Map, channels: Channels) -> Vec<usize> {
     match channels {
         Channels::Joint => map.shape[1..].to_vec(),
@@ -382,7 +386,7 @@ fn fault(error: influence_report::Error) -> Failure {
     Failure::new(error.to_string())
 }
 
-/// Prints predicted and actual change along the direction, over the images.
+/// Prints the predicted and the actual change along the direction, as quartiles over the images.
 fn tell_steps(out: &mut impl Write, images: &[Drawn]) -> io::Result<()> {
     let without = images.iter().filter(|drawn| drawn.steps.is_empty()).count();
     if without > 0 {
@@ -404,6 +408,8 @@ fn tell_steps(out: &mut impl Write, images: &[Drawn]) -> io::Result<()> {
         "|step|", "Fisher length", "quartiles of the ratio", "prediction changed"
     )?;
     for (at, step) in STEPS.iter().enumerate() {
+        // This step of every image that has a direction, and the shortest one, with whose class its
+        // class is compared.
         let steps: Vec<_> =
             images.iter().filter_map(|drawn| Some((drawn.steps.get(at)?, drawn.steps.first()?))).collect();
         let sorted = |mut values: Vec<f64>| {

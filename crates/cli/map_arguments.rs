@@ -98,7 +98,7 @@ impl MapArguments {
         let number = |part: &str| {
             part.trim().parse().map_err(|_| {
                 Failure::new(format!(
-                    "--scales {text}: '{part}' is no half-width; give numbers from 0, as in 0,1,3"
+                    "--scales {text}: '{part}' is not a half-width; give numbers from 0, as in 0,1,3"
                 ))
             })
         };
@@ -109,6 +109,7 @@ impl MapArguments {
         }
     }
 
+    /// Whether the channels of a window are perturbed jointly.
     pub(crate) fn channels(&self) -> Result<Channels> {
         match self.channels.as_deref() {
             None | Some("joint") => Ok(Channels::Joint),
@@ -117,6 +118,7 @@ impl MapArguments {
         }
     }
 
+    /// Whether the panels of a picture share a colour scale.
     pub(crate) fn sharing(&self) -> Result<Sharing> {
         match self.scale.as_deref() {
             None | Some("shared") => Ok(Sharing::Shared),
@@ -125,6 +127,7 @@ impl MapArguments {
         }
     }
 
+    /// What `--check` fills windows with.
     pub(crate) fn fill(&self) -> Result<WindowFill> {
         match self.fill.as_deref() {
             None | Some("zero") => Ok(WindowFill::Zero),

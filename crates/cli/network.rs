@@ -29,13 +29,14 @@ pub(crate) struct LoadedNetwork {
     pub(crate) report: String,
 }
 
-/// The requested network, on the processor; it is captured there for every engine. If the names in
-/// the weight file are torchvision's, the network is built to match the file.
+/// The requested network, on the CPU; it is captured there for every engine. If the names in the
+/// weight file are torchvision's, the network is built to match the file.
 pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) -> Result<LoadedNetwork> {
     let device = &Device::flex();
     let precision = precision.dtype();
     let checkpoint = arguments.weights.as_deref().map(Checkpoint::open).transpose()?;
     let epsilon = epsilon(arguments.bn_eps)?;
+    // Torchvision's and timm's networks, whose form the file determines.
     if let (Some(checkpoint), Some(path)) = (&checkpoint, &arguments.weights)
         && let Some(found) = published(checkpoint, data.shape(), epsilon, device)?
     {
@@ -45,6 +46,7 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
         let architecture = format!("{name} in torchvision's form, BatchNorm epsilon {epsilon:e}");
         return Ok(LoadedNetwork { network, architecture, report: format!("{form}; {report}") });
     }
+    // The networks known by name.
     if arguments.bn_eps.is_some() {
         return Err(Failure::new(
             "--bn-eps is for weights with torchvision's or timm's names: the networks known by name have the paper's \
@@ -86,7 +88,7 @@ pub(crate) fn load(arguments: &RunArguments, data: &Data, precision: Precision) 
     Ok(LoadedNetwork { network, architecture: architecture.to_string(), report: report.to_string() })
 }
 
-/// The number that BatchNorm adds to the variance; weight files do not contain it.
+/// The epsilon that BatchNorm adds to the variance; weight files do not contain it.
 fn epsilon(given: Option<f64>) -> Result<f64> {
     match given {
         Some(epsilon) if !(0.0..1.0).contains(&epsilon) => {

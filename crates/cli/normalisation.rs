@@ -1,7 +1,7 @@
 //! `--mean` and `--std`: the normalisation with which a network was trained, as its first layer.
 //!
 //! y = (x - mean) / std, per channel. It belongs to the network and not to the samples, so that
-//! perturbations are always of pixels in [0, 1], whatever input the network expects.
+//! pixels in [0, 1] are perturbed, whatever input the network expects.
 
 use std::fmt;
 
@@ -56,7 +56,7 @@ impl fmt::Display for Normalisation {
     }
 }
 
-/// Parses one number per channel, or one for all.
+/// Parses one value per channel, or one for all.
 fn numbers(flag: &str, text: &str, channels: usize) -> Result<Vec<f64>> {
     let parsed: Option<Vec<f64>> = text
         .split(',')

@@ -54,6 +54,7 @@ pub(crate) fn graph(
     let Import { graph, ending, transposed, frozen, .. } = model.graph(&choice)?;
     let producer = if model.producer().is_empty() { "an unnamed program" } else { model.producer() };
     let mut report = format!("opset {}, written by {producer}", model.opset());
+    // The user should see that the logits are not the file's last result.
     let off = match ending {
         Ending::Softmax { node, logits } => Some(("softmax", node, logits)),
         Ending::Sigmoid { node, logits } => Some(("sigmoid", node, logits)),
@@ -69,7 +70,7 @@ pub(crate) fn graph(
     Ok((graph, report, Transposed::Named(transposed)))
 }
 
-/// What goes with a network of a file, and what does not.
+/// Refuses the flags of ONNX files without one, and the flags of other networks with one.
 pub(crate) fn check(arguments: &RunArguments) -> Result<()> {
     let file = arguments.onnx_file().is_some();
     let own = [

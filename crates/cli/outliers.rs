@@ -55,6 +55,7 @@ pub(crate) struct MeasureQuality {
 /// Interprets the arguments and runs.
 pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
     let out = arguments.out.destination()?;
+    // Refusals that need only the arguments come before data and network are read.
     if arguments.out.sort.is_some() {
         return Err(Failure::new("--sort: outliers are ranked by their influence; see the column place"));
     }
@@ -71,6 +72,7 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
     }
     let (study, more) = understood(arguments)?;
     let job = &study.job;
+    // No result may overwrite a file that the job reads.
     for (flag, path) in [
         ("--out", &arguments.out.out),
         ("--sheet", &arguments.sheet),
@@ -79,6 +81,8 @@ pub(crate) fn command(arguments: &OutliersArguments) -> Result<()> {
     ] {
         path.as_deref().map_or(Ok(()), |path| job.inputs.spare(flag, path))?;
     }
+    // Images are scored one by one, under a journal if there is a file. Ranks, pictures and tables
+    // need all of them, so `write` runs at the end.
     let header = job.header("outliers", &more);
     let score = |done: usize, add: study::AddImage<'_>| study::score(job, done, &study.filters, add);
     let write = |all: &[Judged], file: Option<(&Path, Format)>| study.write(all, file, &out);
@@ -163,6 +167,7 @@ impl Outliers {
         order
     }
 
+    /// Whether an image is known to be bad; `None` if nothing is known.
     pub(crate) fn is_bad(&self, judged: &Judged) -> Option<bool> {
         self.bad.as_ref().map(|bad| bad.contains(&judged.row.index))
     }

@@ -24,8 +24,8 @@ Examples:
       right
 
 The measure is the influence of the whole input on -log P(label). It is listed
-with the same under other filters and with the classical measures. Areas have
-95 % intervals from 1000 resamples of the bad and of the good images.
+with the influence under other filters and with the classical measures. Areas
+have 95 % intervals from 1000 resamples of the bad and of the good images.
 
 Columns: index, label, predicted, suggested (the predicted class if it is not
 the label), probability (of the label), influence, log10_influence, rank,
@@ -33,9 +33,9 @@ bound, reach, jacobian_norm, odds, entropy, margin, cross_entropy, ambiguous,
 fisher_norm, fisher_trace, place (1 for the most influential), bad (with
 --truth or --plant), log10_FILTER for each of --filters, p0, p1, ... (the
 probability of each class), and the settings of the run. --truth takes a list
-of indices as JSON, an object of lists of which that of the data set is taken
-(mnist_test), or a CSV file with a column index. Planted images are numbered
-after those of the files.";
+of indices as JSON, an object of lists with one for the data set (mnist_test),
+or a CSV file with a column index. Planted images are numbered after those of
+the files.";
 
 /// The filters whose areas are compared.
 const FILTERS: &str = "exact,paper,tikhonov:1,tikhonov:100,tikhonov:10000";

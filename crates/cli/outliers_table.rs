@@ -77,7 +77,7 @@ pub(crate) fn scores(out: &mut impl Write, study: &Outliers, found: &[MeasureQua
     conclusions(study, found).iter().try_for_each(|said| terminal::paragraph(out, 0, said))
 }
 
-/// A number with its interval.
+/// A value with its interval.
 pub(crate) fn interval(of: Estimate) -> String {
     format!("{:.3} [{:.3}, {:.3}]", of.value, of.low, of.high)
 }
@@ -91,6 +91,7 @@ pub(crate) fn conclusions(study: &Outliers, found: &[MeasureQuality]) -> Vec<Str
         let value = |of: &MeasureQuality| area(of).map_or(0.0, |area| area.value);
         value(a).total_cmp(&value(b))
     });
+    // A score is said to be better than the odds only if the odds' area is below its interval.
     match (best.and_then(area), odds.and_then(area), best) {
         (Some(most), Some(plain), Some(best)) => {
             let name = &best.measure.name;

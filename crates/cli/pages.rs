@@ -65,6 +65,7 @@ pub(crate) fn layers(networks: &[MeasuredNetwork]) -> Result<Page> {
     Ok(page)
 }
 
+/// The headings of [`layer_cells`].
 const LAYERS: [&str; 11] = [
     "network",
     "layer",
@@ -79,6 +80,7 @@ const LAYERS: [&str; 11] = [
     "rho",
 ];
 
+/// One row of the table of layers.
 fn layer_cells(row: &LayerRow) -> Vec<PageCell> {
     let count = |value: usize| PageCell::number(value.to_string(), value as f64);
     let number = |value: Option<f64>| match value {
@@ -127,7 +129,7 @@ pub(crate) fn map(
         page.image(&png, &name);
     }
     if left_out > 0 {
-        page.paragraph(&format!("{left_out} further pictures are in the folder alone."));
+        page.paragraph(&format!("{left_out} further pictures are only in the folder."));
     }
     meaning(&mut page, job);
     Ok(page)
@@ -171,6 +173,8 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     if job.data.are_images() {
         page.figure(&study.contact_sheet(all, TILES)?, "In the order of influence, the largest first.");
     }
+    // Two groups of dots: by whether an image is known to be bad, or else by whether it is
+    // predicted as labelled.
     let group = |judged: &Judged| match study.is_bad(judged) {
         Some(bad) => usize::from(bad),
         None => usize::from(!judged.row.is_as_labelled()),
@@ -196,12 +200,13 @@ const TILES: usize = 60;
 /// The page of `influence compare`.
 pub(crate) fn compare(study: &SetComparison, all: &[Judged]) -> Result<Page> {
     let [first, second] = &study.names;
-    let mut page = Page::new(&format!("{first} beside {second}"));
+    let mut page = Page::new(&format!("{first} and {second}"));
     let beside = study.beside(all);
     page.list(&compared(study, all, &beside));
     page.heading("What was run");
     study.jobs.iter().for_each(|job| page.facts(&facts(job)));
     page.heading("Every image by class");
+    // The plot gives the position of every image, set by set; each gets its words for the pointer.
     let plot = study.skyline(all);
     let sets = study.sets(all).into_iter().zip(&study.jobs).zip(plot.positions);
     let points = sets.flat_map(|((set, job), positions)| {
@@ -214,6 +219,7 @@ pub(crate) fn compare(study: &SetComparison, all: &[Judged]) -> Result<Page> {
     let caption = "One dot per image: point at it for its numbers. Colours alternate between classes.";
     page.pointed(&plot.picture, &points.collect::<Vec<_>>(), caption);
     page.heading("Percentiles");
+    // Four columns per percentile: the influence and the odds, each of both sets.
     let odds = beside.iter().find(|beside| beside.name == "odds");
     let row = |q: &f64| {
         let mut cells = vec![PageCell::number(q.to_string(), *q)];
@@ -232,6 +238,8 @@ pub(crate) fn compare(study: &SetComparison, all: &[Judged]) -> Result<Page> {
     let headings: Vec<&str> =
         std::iter::once("percentile").chain(headings.iter().map(String::as_str)).collect();
     page.table(&headings, &PERCENTILES.iter().map(row).collect::<Vec<_>>());
+    // Two-sample statistics, one row per measure that has them, then the quality of each network
+    // and set.
     page.heading("What distinguishes the two sets");
     let row = |of: &MeasureComparison| {
         let (smirnov, whitney) = of.smirnov.zip(of.whitney)?;
@@ -253,6 +261,7 @@ pub(crate) fn compare(study: &SetComparison, all: &[Judged]) -> Result<Page> {
         Some(format!("{name}: accuracy {accuracy:.2} %, mean cross-entropy {loss}"))
     });
     page.list(&qualities.collect::<Vec<_>>());
+    // At the end both sets in one plot, as two groups of dots.
     let sets = study.sets(all).into_iter().zip(&study.jobs).enumerate();
     let shown = sets.flat_map(|(group, (set, job))| {
         set.iter().map(move |judged| ImageDot { job, row: &judged.row, group })

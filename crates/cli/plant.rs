@@ -17,7 +17,7 @@ use crate::job::Job;
 const SHIFT: usize = 4;
 
 /// Appends `count` outliers to the images of the job, as evenly over the classes as possible, and
-/// returns their numbers.
+/// returns their indices.
 pub(crate) fn plant(job: &mut Job, count: usize, seed: u64) -> Result<BTreeSet<usize>> {
     let Data::Images(data) = &job.data else {
         return Err(Failure::new(

@@ -73,6 +73,7 @@ impl Progress {
     }
 }
 
+/// A bar over all images, of which `before` are done.
 fn bar(total: usize, before: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
     bar.set_position(before as u64);

@@ -63,7 +63,7 @@ impl Job {
 }
 
 /// Hashes of the weights (the embedded ones if there is no file), and of the images with their
-/// labels and numbers.
+/// labels.
 pub(crate) fn hashes(
     weights: Option<&Path>,
     data: &Data,
@@ -79,6 +79,7 @@ pub(crate) fn hashes(
 /// The name of the images' hash.
 const IMAGES: &str = "hash of the images";
 
+/// The number of the images, and the hash of their indices, labels and elements.
 fn images_hash(data: &Data, images: &[usize]) -> String {
     let mut hasher = blake3::Hasher::new();
     for &index in images {

@@ -45,7 +45,7 @@ impl ReportFile {
 pub(crate) fn facts(job: &Job) -> Vec<(String, String)> {
     let pixels = match &job.data {
         Data::Images(_) | Data::Pictures(_) => "byte / 255, in [0, 1]",
-        Data::Arrays(_) => "numbers as they are in the file",
+        Data::Arrays(_) => "values as they are in the file",
     };
     let version = format!("influence {}", env!("CARGO_PKG_VERSION"));
     let (images, data) = (job.images.len(), job.data.name());
@@ -73,11 +73,11 @@ pub(crate) fn meaning(page: &mut Page, job: &Job) {
         "Influence is the largest squared change of f for a small perturbation that changes the predicted distribution \
          by a unit of squared Fisher length. It has no unit."
             .to_owned(),
-        "It has a bound, which is a function of the predicted probabilities alone: (1 - P) / P for f = -log P. Reach is \
+        "It has a bound, which is a function of only the predicted probabilities: (1 - P) / P for f = -log P. Reach is \
          influence / bound. A value at its bound (reach 1) is saturated, and says what the probability says and nothing \
          more."
             .to_owned(),
-        "It is of first order and of these images: a small value is no proof of robustness, and a large one no proof of \
+        "It is a first-order measure at these images: a small value is no proof of robustness, and a large one no proof of \
          a wrong label."
             .to_owned(),
     ];
@@ -136,6 +136,7 @@ pub(crate) const AGAINST_ODDS: &str = "One dot per image: point at it for its nu
                                        influence equals the odds. Values sixteen decades below the largest, \
                                        or more, are drawn at the edge.";
 
+/// An image in a few lines, for the pointer.
 fn words(job: &Job, row: &ScoreRow) -> String {
     let named = |class: usize| job.data.class_name(class);
     let label = row.label.map_or_else(String::new, |label| format!("label {}, ", named(label)));
@@ -151,7 +152,7 @@ fn words(job: &Job, row: &ScoreRow) -> String {
     )
 }
 
-/// What is perturbed; of a family with its most influential setting.
+/// What is perturbed; for a family, with its most influential setting.
 fn group(row: &ScoreRow) -> String {
     match at(row) {
         Some(at) => format!("{} {at}", row.group),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{CellValue, ColumnKind, ColumnSpec, Record};
 
-/// The setting of one knob of a family, in its unit. User-defined directions have no unit.
+/// The knob of one member of a family, in the member's unit. User-defined directions have no unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KnobSetting {
     pub(crate) name: String,
@@ -15,7 +15,7 @@ pub(crate) struct KnobSetting {
 }
 
 impl KnobSetting {
-    /// All knobs of a family.
+    /// The setting of a family: a knob for each member.
     pub(crate) fn all(members: &[(String, String)], values: &[f64]) -> Vec<Self> {
         let one = |((name, unit), value): (&(String, String), &f64)| Self {
             name: name.clone(),
@@ -29,7 +29,7 @@ impl KnobSetting {
 /// The score of one image and group.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ScoreRow {
-    /// The image's number in the split, from 0.
+    /// The image's index in the split, from 0.
     pub(crate) index: usize,
     /// Empty for samples without labels.
     pub(crate) label: Option<usize>,
@@ -56,7 +56,7 @@ pub(crate) struct ScoreRow {
     pub(crate) ambiguous: bool,
     pub(crate) fisher_norm: Option<f64>,
     pub(crate) fisher_trace: Option<f64>,
-    /// For a family: the most influential setting of its knobs.
+    /// The most influential setting of a family, a knob for each member.
     pub(crate) direction: Option<Vec<KnobSetting>>,
     /// If classes are merged: a lower bound of the influence over all classes, the number of merged
     /// classes, and their total probability.

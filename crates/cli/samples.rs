@@ -37,6 +37,8 @@ pub(crate) fn open(
 ) -> Result<JobSamples> {
     let name = arguments.source.dataset.as_deref();
     refuse_flags(arguments)?;
+    // Folders and tables list encoded pictures, of which only the requested ones are decoded. Other
+    // data are read as a whole.
     let listing = match (name, &arguments.source.data) {
         (Some(FOLDER), Some(folder)) => Some(listed(folder, arguments.source.labels.as_deref(), inputs)?),
         #[cfg(feature = "parquet")]
@@ -175,7 +177,7 @@ fn recipe(arguments: &RunArguments) -> Result<Recipe> {
     Ok(Recipe { resize, crop, grey: arguments.source.grey })
 }
 
-/// `N` or `HxW`.
+/// Parses `N` or `HxW`. Sides have at most 2^14 pixels.
 fn size(flag: &str, text: &str) -> Result<Resize> {
     let side = |text: &str| text.trim().parse::<usize>().ok().filter(|side| (1..=1 << 14).contains(side));
     let found = match text.split_once('x') {
@@ -217,7 +219,7 @@ fn dataset(arguments: &RunArguments, inputs: &mut Inputs) -> Result<Dataset> {
     match (&arguments.source.dataset, folder) {
         (None, None) if split == Split::Test => Ok(Dataset::embedded()),
         (None, None) => Err(Failure::new(
-            "--split train: the embedded sample is of the test split; name --dataset and --data",
+            "--split train: the embedded sample belongs to the test split; name --dataset and --data",
         )),
         (None, Some(_)) => {
             Err(Failure::new("--data names a folder, but of which data set? Add --dataset mnist or cifar10"))

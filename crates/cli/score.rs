@@ -55,6 +55,7 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
     let out = arguments.out.destination()?;
     let top = arguments.out.top(&out, SHOWN)?;
     let report = ReportFile::new(arguments.out.report.as_deref())?;
+    // Refusals that need only the arguments come before data and network are read.
     if out.is_table() && direction.is_none() && report.is_none() && arguments.run.quiet {
         return Err(Failure::new("--quiet without --out does nothing: add --out FILE, or leave out --quiet"));
     }
@@ -67,6 +68,7 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
     if let Some(Words::File { path, .. }) = &family {
         job.inputs.add(path.as_ref());
     }
+    // No result may overwrite a file that the job reads.
     for (flag, path) in [
         ("--out", &arguments.out.out),
         ("--direction", &arguments.direction),
@@ -86,6 +88,7 @@ pub(crate) fn command(arguments: &ScoreArguments) -> Result<()> {
 /// Runs the job to its end.
 fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) -> Result<()> {
     let Scoring { job, family, out, report } = scoring;
+    // The journal's header has everything that determines the bytes of the rows.
     let mut more = vec![("format", format!("{:?}", out.format()))];
     more.extend(family.iter().map(|(name, _)| ("family", name.clone())));
     more.extend(file.map(|hash| ("hash of the family", hash)));
@@ -93,6 +96,8 @@ fn run(scoring: &Scoring, file: Option<String>, top: Option<Top>, resume: bool) 
     let Some(mut rows) = RowWriter::open::<ScoreRow>(out, header, job.provenance.columns(), resume)? else {
         return table::complete(job, out);
     };
+    // A resumed run continues its counts, which the journal has, and the values of the verdict and
+    // of the report, which are read back from the kept rows.
     let (done, note) = rows.done();
     let tally = note.and_then(|note| serde_json::from_value(note.clone()).ok()).unwrap_or_default();
     let mut seen = ScoreSummary {
@@ -139,6 +144,7 @@ fn all(scoring: &Scoring, done: usize, rows: &mut RowWriter, seen: &mut ScoreSum
 }
 
 impl ScoreSummary {
+    /// Adds a row to everything that is shown.
     fn add(&mut self, row: &ScoreRow) {
         self.tally.add(row);
         self.spread.add(&row.group, verdict::VerdictValue::of(row));
@@ -196,7 +202,7 @@ fn score_family(job: &Job, name: &str, family: &Family, indices: &[usize], add: 
         let found = at.family(&basis, &job.objective(index), &job.filter);
         let found = found.map_err(|error| in_split(error, index))?;
         let words = (job.target.to_string(), format!("family:{name}"), name.to_owned());
-        // If probabilities underflow, the direction has a separate power of ten.
+        // If probabilities underflow, the setting has a separate power of ten.
         let settings = found.setting.as_ref().map(|setting| {
             let scale = 10_f64.powf(setting.log10);
             let knobs: Vec<f64> = setting.knobs.iter().map(|knob| knob * scale).collect();

@@ -1,5 +1,5 @@
-//! Shared by the studies: images are scored under a journal, and one result is made from all of
-//! them.
+//! What the studies (`compare`, `outliers`) share: images are scored under a journal, and one
+//! result is made from all of them.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ pub(crate) fn gather(
         write(&all, None)?;
         return Ok(Some(all));
     };
-    // Each image is appended to a spool beside the result. The result depends on all images, so it
+    // Each image is appended to a spool next to the result. The result depends on all images, so it
     // is written from the whole spool at the end, including rows from before a resume.
     let spool = Format::KEPT;
     let mut keeper = match Keeper::open(path, header, &spool.head(Judged::COLUMNS, &[]), resume)? {

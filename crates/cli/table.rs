@@ -1,5 +1,5 @@
-//! The text table: the most sensitive images first, the classical measures beside the influence,
-//! and what the numbers mean.
+//! The text table: the most sensitive images first, the influence with the classical measures, and
+//! what the numbers mean.
 
 use std::io::{self, Write};
 
@@ -17,7 +17,7 @@ use crate::tally::Tally;
 use crate::terminal::{self, name};
 use crate::verdict::VerdictValues;
 
-/// The largest exponent that is shown.
+/// The largest exponent that is shown; beyond it only that the value is larger or smaller.
 const MOST_POWER: f64 = 99_999.0;
 
 /// Prints what was measured, the network and how its weights were read, and the images.
@@ -96,7 +96,7 @@ pub(crate) fn print(out: &mut impl Write, data: &Data, rows: &[ScoreRow], all: u
     writeln!(out)
 }
 
-/// What stands below a row: what was perturbed, classes by their names where they differ, what a
+/// The lines below a row: what was perturbed, classes by their names where they differ, what a
 /// merged tail leaves open.
 fn notes(row: &ScoreRow, data: &Data) -> Vec<String> {
     let mut notes = Vec::new();
@@ -120,14 +120,14 @@ fn notes(row: &ScoreRow, data: &Data) -> Vec<String> {
     notes
 }
 
-/// Of a family, its most influential setting.
+/// The most influential setting of a family, as text; `None` for other perturbations.
 pub(crate) fn at(row: &ScoreRow) -> Option<String> {
     let settings: Vec<String> = row.direction.as_ref()?.iter().map(setting).collect();
     Some(format!("at {}", settings.join("; ")))
 }
 
-/// "rotation -2.500 degrees"; of more than half a turn, which the first order does not reach, no
-/// number.
+/// One knob as text: "rotation -2.500 degrees". More than half a turn has no number, because the
+/// first order does not reach that far.
 fn setting(setting: &KnobSetting) -> String {
     let KnobSetting { name: of, value, unit } = setting;
     match value {
@@ -157,6 +157,7 @@ pub(crate) fn bound(target: Target) -> &'static str {
     }
 }
 
+/// The influence: four digits, or a power of ten where f64 overflows or underflows.
 pub(crate) fn influence(row: &ScoreRow) -> String {
     match (row.influence, row.log10_influence) {
         (Some(0.0), Some(log10)) | (None, Some(log10)) => power(log10),
@@ -170,6 +171,7 @@ fn norm(row: &ScoreRow) -> String {
     if row.jacobian_norm.is_none() && row.saturated { String::new() } else { cell(row.jacobian_norm) }
 }
 
+/// Four digits; `None` is beyond f64.
 fn cell(value: Option<f64>) -> String {
     value.map_or_else(|| "beyond f64".into(), four_digits)
 }
@@ -220,6 +222,7 @@ pub(crate) fn summary(
 ) -> io::Result<()> {
     let Tally { rows: all, still, wrong, above, ambiguous, merged, loosest } = *tally;
     let mut say = |text: String| terminal::paragraph(out, 0, &text);
+    // What the values say, then one sentence for each reason to doubt some of them.
     say(spread.verdict().sentences(bound(scoring.job.target)))?;
     if scoring.family.is_some() {
         let reach = quartiles(&spread.reach()).map(four_digits).join(", ");
@@ -234,7 +237,7 @@ pub(crate) fn summary(
             )
         });
         say(format!(
-            "{merged} of {all} values are of merged classes: upper bounds of the influence over all classes.{least}"
+            "{merged} of {all} values have merged classes: upper bounds of the influence over all classes.{least}"
         ))?;
     }
     if still > 0 {

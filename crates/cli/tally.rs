@@ -18,9 +18,9 @@ pub(crate) struct Tally {
     /// Rows above the bound of the exact measure.
     pub(crate) above: usize,
     pub(crate) ambiguous: usize,
-    /// With classes merged into one: the value is an upper bound.
+    /// Rows with merged classes, whose value is an upper bound.
     pub(crate) merged: usize,
-    /// The smallest share of such a value that its lower bound is, where there is one.
+    /// The smallest ratio of a lower bound to its upper bound, over the rows that have both.
     pub(crate) loosest: Option<f64>,
 }
 

@@ -34,8 +34,7 @@ pub(crate) fn file(what: &str, tensors: &[NamedTensor], metadata: Metadata) -> R
     in_order(bytes).map_err(|error| fail(&error))
 }
 
-/// The same file with sorted keys in its header, because safetensors writes metadata in arbitrary
-/// order.
+/// The file with sorted keys in its header, because safetensors writes metadata in arbitrary order.
 fn in_order(mut bytes: Vec<u8>) -> serde_json::Result<Vec<u8>> {
     const PREFIX: usize = size_of::<u64>();
     let Some(length) = bytes.first_chunk().map(|length| u64::from_le_bytes(*length) as usize) else {

@@ -95,6 +95,7 @@ pub(crate) fn name(text: &str) -> Cow<'_, str> {
     escaped(text, obeyed)
 }
 
+/// The text with the `odd` characters as escape sequences.
 fn escaped(text: &str, odd: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(&odd) {
         return text.into();

@@ -16,7 +16,7 @@ Examples:
       one class per sub-folder
   influence train --dataset cifar10 --data data/cifar-10-batches-bin \\
       --network densenet121 --preset paper --out d121.safetensors
-      as Shu & Zhu (2019) did, 500 epochs: days on a processor
+      as Shu & Zhu (2019) did, 500 epochs: days on a CPU
 
 A run keeps the folder FILE.training, with a checkpoint after each epoch, until
 FILE is complete; --resume continues from it.";

@@ -16,6 +16,7 @@ pub(crate) fn read(path: &Path, name: &str) -> Result<BTreeSet<usize>> {
     found.map_err(fail)
 }
 
+/// Indices of images, or what is wrong with the file.
 type ImageNumbers = std::result::Result<BTreeSet<usize>, String>;
 
 /// Reads a list, or an object with a list of this name or with only one list.

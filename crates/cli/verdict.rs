@@ -1,7 +1,7 @@
 //! What influences add to the confidence: numbers, and a sentence that follows from them.
 //!
-//! An influence that equals its bound is a function of the probability alone. If all values are
-//! near their bounds, the same holds in effect, although none is saturated. Therefore the verdict
+//! An influence that equals its bound is a function of only the probability. If all values are near
+//! their bounds, the same holds in effect, although none is saturated. Therefore the verdict
 //! includes the fraction of values whose reach exceeds [`NEAR`], and the rank correlation with the
 //! odds, which is 1 if the values order the images like the confidence.
 
@@ -15,7 +15,8 @@ use crate::row::ScoreRow;
 
 /// A reach above this is near the bound.
 pub(crate) const NEAR: f64 = 0.9;
-/// With fewer images than this, a rank correlation is not computed.
+/// With fewer images than this, a rank correlation is not computed: it would often be large by
+/// chance.
 const FEW: usize = 10;
 /// Rank correlations from which two orders count as the same, nearly the same, and related.
 const SAME: f64 = 0.99;
@@ -207,6 +208,8 @@ impl Verdict {
     /// The numbers and what follows from them; `bound` is the bound in words.
     pub(crate) fn sentences(&self, bound: &str) -> String {
         let Self { values, saturated, .. } = self;
+        // Three parts: how many are saturated, how near the others are and how they order the
+        // images, and what follows.
         let first = match saturated {
             0 => format!("None of {values} values is saturated."),
             _ => {
@@ -263,7 +266,7 @@ mod tests {
             (verdict(100, |odds| (0.1 * odds, 0.1)), "only their reach says more"),
             (verdict(100, |odds| (odds * (1.0 + (odds * 0.9).sin() / 4.0), 0.5)), "nearly as the confidence"),
             (verdict(100, |odds| (odds * (1.0 + (odds * 0.9).sin() / 2.0), 0.5)), "and say more than it"),
-            (verdict(100, |odds| (2.0 + odds.sin(), 0.1)), "they say something else"),
+            (verdict(100, |odds| (2.0 + odds.sin(), 0.1)), "they say something other"),
             (verdict(9, |odds| (odds, 0.1)), "9 images are too few"),
             (verdict(9, |odds| (odds, 0.99)), "most are all but the bound"),
             (verdict(100, |_| (0.0, 0.0)), "all 0, and say nothing"),

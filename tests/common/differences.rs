@@ -16,7 +16,7 @@ pub(crate) const STEPS: [f64; 3] = [3e-4, 3e-5, 3e-6];
 const FLOOR: f64 = 2e-9;
 
 /// The largest difference, relative to the largest expected entry (at least `floor`); infinite
-/// where a number is NaN or missing.
+/// where an element is NaN or missing.
 pub(crate) fn distance(found: &[f64], expected: &[f64], floor: f64) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
@@ -29,11 +29,11 @@ pub(crate) fn distance(found: &[f64], expected: &[f64], floor: f64) -> f64 {
     worst / scale
 }
 
-/// Succeeds if the numbers agree with the differences over one of the [`STEPS`]; otherwise
+/// Succeeds if the elements agree with the differences over one of the [`STEPS`]; otherwise
 /// describes by how much they differ.
 pub(crate) fn near(found: &[f64], expected: impl Fn(f64) -> Vec<f64>) -> Result<(), String> {
     if found.iter().any(|x| !x.is_finite()) {
-        return Err(format!("no numbers: {found:?}"));
+        return Err(format!("not numbers: {found:?}"));
     }
     let mut difference = String::new();
     for step in STEPS {

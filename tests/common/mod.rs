@@ -17,14 +17,14 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A file of the larger reference data, which may lie in a folder beside the project. If it is
+/// A file of the larger reference data, which may be in a folder next to the project. If it is
 /// missing, prints a line and returns none.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let file = root().join("../shared").join(path);
     if file.exists() {
         return Some(file);
     }
-    println!("skipped: {path} is not there (it lies in ../shared, beside the project)");
+    println!("skipped: {path} is not there (it belongs in ../shared, next to the project)");
     None
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct GoldenCase {
     pub(crate) golden: Golden,
 }
 
-/// Every case whose files exist: always the embedded network, the others if their files lie beside
+/// Every case whose files exist: always the embedded network, the others if their files are next to
 /// the project.
 pub(crate) fn cases() -> Vec<GoldenCase> {
     let embedded = GoldenCase {

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device};
 
-/// The allowed difference as a multiple of the worst one measured; another processor or driver sums
-/// in another order.
+/// The allowed difference as a multiple of the worst one measured; another CPU or driver sums in
+/// another order.
 const MARGIN: f64 = 4.0;
 
 /// The files with the worst differences measured, by backend.
@@ -58,7 +58,7 @@ impl Differences {
     }
 
     /// Records the largest difference of two lists, relative to the larger of 1 and the largest
-    /// number of `expected`.
+    /// element of `expected`.
     pub(crate) fn note_all(
         &mut self,
         name: String,

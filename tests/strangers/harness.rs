@@ -12,7 +12,7 @@ use crate::attack::weights::numbers;
 /// Samples per call.
 const SAMPLES: usize = 3;
 
-/// Fills a model with synthetic numbers in f64, the same in every run, and moves one of them by a
+/// Fills a model with synthetic elements in f64, the same in every run, and moves one of them by a
 /// step.
 #[derive(Debug, Default, Clone)]
 struct Filler {
@@ -51,12 +51,12 @@ impl ModuleMapper for Filler {
     }
 }
 
-/// A model filled with synthetic numbers in f64.
+/// A model filled with synthetic elements in f64.
 pub(crate) fn filled<M: Module>(model: M) -> M {
     model.map(&mut Filler::default())
 }
 
-/// A model filled with synthetic numbers, and its forward pass.
+/// A model filled with synthetic elements, and its forward pass.
 struct Caller<'a, M, F, const D: usize> {
     model: M,
     forward: F,
@@ -110,6 +110,7 @@ where
         self.judge_grams(&program, samples).map_err(|why| format!("{} ({})", why, program.engine()))
     }
 
+    /// Compares logits and rows at every sample.
     fn judge_rows(&self, program: &Program, samples: &[f64]) -> Result<(), String> {
         let own = self.logits(&self.model, samples);
         let classes = own.len() / SAMPLES;
@@ -127,6 +128,7 @@ where
         Ok(())
     }
 
+    /// Compares the Gram matrix of every parameter at the first sample.
     fn judge_grams(&self, program: &Program, samples: &[f64]) -> Result<(), String> {
         let found = grams(program, &self.data(samples)).map_err(|stop| format!("{stop:?}"))?;
         let sample = &samples[..samples.len() / SAMPLES];

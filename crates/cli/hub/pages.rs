@@ -147,7 +147,7 @@ impl Pages {
 
     /// Advances past a page.
     fn pass(&mut self, header: &Struct, start: usize) -> Result<()> {
-        let size = header.count(field::SIZE).ok_or_else(|| fault("a page says nothing of its size"))?;
+        let size = header.count(field::SIZE).ok_or_else(|| fault("a page does not state its size"))?;
         self.at = start.saturating_add(size as usize);
         let data = header.inner(field::DATA).or_else(|| header.inner(field::DATA_V2));
         let values = data.and_then(|own| own.integer(1)).unwrap_or(0);

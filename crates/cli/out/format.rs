@@ -93,10 +93,12 @@ impl Format {
     }
 }
 
+/// A member of a JSON object. Names of columns need no escapes.
 fn pair(name: &str, value: &str) -> String {
     format!("\"{name}\":{value}")
 }
 
+/// One record of CSV with its newline.
 fn csv_line(cells: impl Iterator<Item = String>) -> Vec<u8> {
     let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
     // Cannot fail: the writer is in memory, and a single record cannot have an inconsistent length.

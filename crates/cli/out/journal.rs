@@ -43,13 +43,16 @@ impl JournalHeader {
         Self { mark: MARK.to_owned(), version, command: command.to_owned(), config, shard, units }
     }
 
-    /// The first difference to another run, in words.
+    /// The first difference of `other` from this run, in words.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         if (&self.mark, &self.version) != (&other.mark, &other.version) {
-            return Some(format!("it is of version {}, this is {}", other.version, self.version));
+            return Some(format!("it was written by version {}, this is {}", other.version, self.version));
         }
         if self.command != other.command {
-            return Some(format!("it is of influence {}, not of influence {}", other.command, self.command));
+            return Some(format!(
+                "it belongs to influence {}, not to influence {}",
+                other.command, self.command
+            ));
         }
         let keys = self.config.keys().chain(other.config.keys());
         let mut keys = keys.filter(|key| self.config.get(*key) != other.config.get(*key));
@@ -121,6 +124,7 @@ impl Journal {
         Ok((journal, found))
     }
 
+    /// Locks the file until it is closed, so that two processes cannot write one output.
     fn lock(&self) -> Result<()> {
         match self.file.try_lock() {
             Ok(()) => Ok(()),
@@ -187,13 +191,13 @@ pub(crate) fn read(path: &Path) -> Result<JournalRecords> {
     }
     match header {
         Some((header, end)) if header.mark == MARK => Ok((header, end, entries)),
-        _ => Err(bad("no journal of this program; remove it to start again".into())),
+        _ => Err(bad("not a journal of this program; remove it to start again".into())),
     }
 }
 
 /// Parses and verifies the record in a line; also returns the length of the line.
 fn record<T: DeserializeOwned>(line: &[u8], sequence: u64) -> std::result::Result<(T, u64), String> {
-    let text = std::str::from_utf8(line).map_err(|_| "is no text")?;
+    let text = std::str::from_utf8(line).map_err(|_| "is not text")?;
     let body = text.strip_suffix('\n').ok_or("is cut short")?;
     let (sum, body) = body.split_once(' ').ok_or("has no checksum")?;
     if u32::from_str_radix(sum, 16) != Ok(crc32fast::hash(body.as_bytes())) {
@@ -201,7 +205,7 @@ fn record<T: DeserializeOwned>(line: &[u8], sequence: u64) -> std::result::Resul
     }
     let (number, json) = body.split_once(' ').ok_or("has no number")?;
     if number.parse() != Ok(sequence) {
-        return Err(format!("calls itself {number}"));
+        return Err(format!("has the number {number}"));
     }
     let found = serde_json::from_str(json).map_err(|error| format!("is not understood: {error}"))?;
     Ok((found, line.len() as u64))

@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_millis(100);
 /// The pause between records doubles up to this. A kill loses at most this much work; a shorter
 /// pause would spend more time on syncing, which takes milliseconds.
 const OFTEN: Duration = Duration::from_secs(2);
-/// Number of pending bytes that are recorded at once, whatever the time.
+/// Number of pending bytes that are recorded at once, whatever the time: they are in memory.
 const MUCH: usize = 1 << 22;
 
 /// One unit of work, e.g. an image.
@@ -83,10 +83,11 @@ impl Keeper {
             let journal = Journal::create(&book, &header)?;
             return Self::begin(path, journal, header, head).map(|keeper| RunState::Open(Box::new(keeper)));
         }
+        // A journal is there. It must be this run's, and resuming must be asked for.
         let (mut journal, (found, end, entries)) = Journal::open(&book)?;
         if !resume {
             let what = if entries.last().is_some_and(|(entry, _)| entry.complete.is_some()) {
-                "a finished part of another run lies there: give another name, or remove it and its journal"
+                "a finished part of another run is there: give another name, or remove it and its journal"
             } else {
                 "a run that was stopped is kept there: add --resume to continue it, or remove its journal to \
                  start again"
@@ -94,15 +95,15 @@ impl Keeper {
             return Err(Failure::new(format!("{}: {what}", book.display())));
         }
         if let Some(difference) = header.difference(&found) {
-            let message = format!("--resume: {} is of another run: {difference}", book.display());
+            let message = format!("--resume: {} belongs to another run: {difference}", book.display());
             return Err(Failure::new(message));
         }
         if (found.shard, found.units) != (header.shard, header.units) {
             let name = |shard: Option<Shard>| {
-                shard.map_or_else(|| "no part".into(), |shard| format!("part {shard}"))
+                shard.map_or_else(|| "a whole run".into(), |shard| format!("part {shard}"))
             };
             let (there, here) = (name(found.shard), name(header.shard));
-            let message = format!("--resume: {} is of {there}, this is {here}", book.display());
+            let message = format!("--resume: {} belongs to {there}, this is {here}", book.display());
             return Err(Failure::new(message));
         }
         // Killed between naming the result and removing the journal: the result is complete.
@@ -137,6 +138,7 @@ impl Keeper {
         Ok(RunState::Open(Box::new(keeper)))
     }
 
+    /// Begins with an empty partial file.
     fn begin(path: &Path, journal: Journal, header: JournalHeader, head: &[u8]) -> Result<Self> {
         let rows = partial(path);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&rows);

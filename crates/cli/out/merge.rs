@@ -1,6 +1,6 @@
 //! `influence merge`: merges the parts of a run, to the same bytes as one whole run.
 //!
-//! The journal beside each part states to which run it belongs, which part it is, and the hash of
+//! The journal next to each part states to which run it belongs, which part it is, and the hash of
 //! its contents.
 
 use std::fs::{self, File};
@@ -77,7 +77,7 @@ fn parts(paths: &[PathBuf]) -> Result<Vec<MergePart>> {
     }
     match parts.iter().find(|part| part.header.shard.is_none_or(|shard| shard.of != of)) {
         None => Ok(parts),
-        Some(other) => Err(Failure::new(format!("{}: no part of {of}", other.path.display()))),
+        Some(other) => Err(Failure::new(format!("{}: not one of {of} parts", other.path.display()))),
     }
 }
 
@@ -87,7 +87,7 @@ fn part(path: &Path) -> Result<MergePart> {
     let refuse = |why: String| Err(Failure::new(format!("{}: {why}", path.display())));
     let book = journal(&path);
     if !book.exists() {
-        return refuse(format!("not a part of a run: there is no {} beside it", book.display()));
+        return refuse(format!("not a part of a run: there is no {} next to it", book.display()));
     }
     let (header, _, entries) = read_journal(&book)?;
     if header.shard.is_none() {
@@ -147,6 +147,8 @@ fn rows(parts: &[MergePart], out: &Path) -> Result<String> {
     Ok(format!("{count} images"))
 }
 
+/// Rewrites the rows of all parts as one file. Row groups of parts end where those of the whole do
+/// not, so bytes cannot be copied.
 #[cfg(feature = "parquet")]
 fn parquet(parts: &[MergePart], path: &Path) -> Result<String> {
     use super::parquet::{metadata, read};

@@ -1,8 +1,8 @@
 //! Output of results: files of runs that can be stopped and resumed, pipes, and parts of a run on
 //! many machines.
 //!
-//! A run in progress keeps its rows in `FILE.partial` and its journal in `FILE.journal`, both
-//! beside the result. Every few seconds the new rows are synced to the disk, and then a line of the
+//! A run in progress keeps its rows in `FILE.partial` and its journal in `FILE.journal`, both next
+//! to the result. Every few seconds the new rows are synced to the disk, and then a line of the
 //! journal records the number of finished images and a hash of the bytes. `FILE` itself appears,
 //! complete, as the last step; until then an older file of that name is not changed. After a kill,
 //! a full disk or a power cut, the partial file is cut back to the last line of the journal that

@@ -69,7 +69,7 @@ pub(crate) fn writable(flag: &str, path: &Path) -> Result<OutputPath> {
     Ok(OutputPath::File(path))
 }
 
-/// The same path with a suffix appended to its name.
+/// This path with a suffix appended to its name.
 pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);
@@ -99,6 +99,7 @@ pub(crate) fn reason(error: &io::Error) -> String {
     text.split(" at path ").next().unwrap_or_default().to_owned()
 }
 
+/// The folder of a file; `.` for a bare name.
 pub(crate) fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -110,7 +111,7 @@ pub(crate) struct Finished {
     file: TempPath,
 }
 
-/// Fills and syncs a temporary file beside `path`.
+/// Fills and syncs a temporary file next to `path`.
 pub(crate) fn finish(path: &Path, fill: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<Finished> {
     let fault = |error: io::Error| at(path, &error);
     let temporary = finishing(path);

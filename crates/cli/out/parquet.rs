@@ -53,6 +53,7 @@ impl<W: Write + Send> Writer<W> {
         if self.waiting.first().is_some_and(|column| column.len() == GROUP) { self.group() } else { Ok(()) }
     }
 
+    /// Writes the waiting rows as one group.
     fn group(&mut self) -> Result<()> {
         let mut group = self.file.next_row_group().map_err(fault)?;
         for ((_, kind), cells) in self.columns.iter().zip(&mut self.waiting) {
@@ -75,6 +76,7 @@ fn fault(error: ParquetError) -> Failure {
     Failure::new(format!("Parquet: {error}"))
 }
 
+/// The schema: every column is optional, and texts say whether they are JSON.
 fn schema(columns: &[ColumnSpec]) -> parquet::errors::Result<Type> {
     let one = |(name, kind): &ColumnSpec| {
         let (physical, logical) = match kind {
@@ -157,6 +159,7 @@ pub(crate) fn read(
     Ok(())
 }
 
+/// The cell that was written as this field.
 fn cell(field: &Field, kind: ColumnKind) -> CellValue {
     match field {
         Field::Long(value) => CellValue::Integer(u64::try_from(*value).unwrap_or(0)),

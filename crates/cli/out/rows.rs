@@ -59,6 +59,7 @@ impl RowDestination {
         }
     }
 
+    /// A pipe, with CSV unless a format is given.
     fn pipe(path: &Path, at: Option<PathBuf>, format: Option<Format>) -> Result<Self> {
         match format.unwrap_or(Format::Csv) {
             Format::Parquet => Err(Failure::new(format!(
@@ -147,6 +148,8 @@ impl RowWriter {
         let path = keeper.rows();
         let bad = |what: String| Failure::new(format!("{}: {what}", path.display()));
         let file = BufReader::new(File::open(&path).map_err(|error| at(&path, &error))?);
+        // Lines of JSON name their cells. CSV, and the kept form of Parquet, have them in the order
+        // of the columns.
         let kinds = names.iter().map(|name| {
             let column = self.columns.iter().position(|(column, _)| column == name)?;
             Some((column, *name, self.columns.get(column)?.1))
@@ -242,6 +245,7 @@ fn in_rows(format: Format, constants: &[(String, String)]) -> &[(String, String)
     if format == Format::Parquet { &[] } else { constants }
 }
 
+/// Rows as lines of a format.
 fn lines<R: Record>(
     format: Format,
     columns: &[ColumnSpec],
@@ -261,7 +265,7 @@ pub(crate) fn write_table<R: Record>(
     write_cells(path, format, R::COLUMNS, rows.iter().map(Record::cells), constants)
 }
 
-/// The same for columns that are only known at run time.
+/// Writes a complete table of columns that are only known at run time, under a temporary name.
 pub(crate) fn write_cells(
     path: &Path,
     format: Format,

@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 /// Part `number` of `of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shard {
-    /// From 1.
+    /// The number of the part, from 1.
     pub(crate) number: usize,
     pub(crate) of: usize,
 }
@@ -34,6 +34,7 @@ impl Shard {
         Self::with(text, &|name| std::env::var(name).ok())
     }
 
+    /// Parses with `variables` for the environment.
     fn with(text: &str, variables: Variables<'_>) -> Result<Self> {
         let fail = |why: String| Failure::new(format!("--shard {text}: {why}"));
         let number = |part: &str| part.parse::<usize>().ok().filter(|number| *number > 0);
@@ -67,7 +68,7 @@ impl Shard {
 fn own_number(variables: Variables<'_>) -> std::result::Result<usize, String> {
     let read = |name: &str| {
         let text = variables(name)?;
-        Some(text.trim().parse::<usize>().map_err(|_| format!("{name} is {text}, no number")))
+        Some(text.trim().parse::<usize>().map_err(|_| format!("{name} is {text}, not a number")))
     };
     match (read("SLURM_ARRAY_TASK_ID"), read("JOB_COMPLETION_INDEX")) {
         (Some(Ok(0)), _) => {

@@ -32,7 +32,7 @@ const WEIGHT_DECAY: f32 = 1e-4;
 /// The final learning rate, relative to the initial one.
 const LAST_RATE: f64 = 0.1;
 
-/// The data with the numbers of the training images and of those held out for validation.
+/// The data with the indices of the training images and of those held out for validation.
 #[derive(Debug)]
 pub(super) struct TrainingImages {
     pub(super) data: Arc<Data>,
@@ -76,7 +76,7 @@ struct ImageBatch {
     labels: Tensor<1, Int>,
 }
 
-/// Reads images by their numbers.
+/// Reads images by their indices.
 #[derive(Debug, Clone)]
 struct ImageBatcher(Arc<Data>);
 
@@ -99,6 +99,7 @@ struct TrainableNetwork {
 }
 
 impl TrainableNetwork {
+    /// The logits of a batch and their loss.
     fn classified(&self, batch: ImageBatch) -> ClassificationOutput {
         let ImageBatch { images, labels } = batch;
         let logits = self.network.forward(images);

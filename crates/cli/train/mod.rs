@@ -61,6 +61,7 @@ pub(crate) fn command(arguments: &TrainArguments) -> Result<()> {
     let network = network(architecture, arguments, &images, &device)?;
     let described = architecture.to_string();
     let folder = PathBuf::from(format!("{}.training", file.path().display()));
+    // Checkpoints are continued only by a training with the same settings and images.
     let settings = json!({
         "network": described,
         "classes": images.classes(arguments.classes),

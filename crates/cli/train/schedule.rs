@@ -69,7 +69,7 @@ impl TrainArguments {
 
     /// The arguments of other commands that select the same images.
     pub(crate) fn samples(&self) -> RunArguments {
-        // Official files have a training split; the embedded images are of the test split alone.
+        // Official files have a training split; the embedded images belong to the test split.
         let official =
             !matches!(self.source.dataset.as_deref(), None | Some("folder" | "parquet" | "arrays"));
         RunArguments {

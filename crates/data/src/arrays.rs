@@ -133,7 +133,7 @@ impl Arrays {
         values
     }
 
-    /// The elements of one sample.
+    /// The number of elements of one sample.
     fn size(&self) -> usize {
         self.shape.iter().product()
     }
@@ -166,11 +166,11 @@ fn numbers(raw: RawArray) -> Result<Elements, String> {
     }
 }
 
-/// Converts the labels, one per sample.
+/// Converts the labels, which must be one per sample.
 fn numbers_of_labels(raw: &RawArray, count: usize) -> Result<Vec<usize>, String> {
     let labels = match raw.shape[..] {
         [labels] | [labels, 1] => labels,
-        _ => return Err(format!("labels of shape {:?}: one number per sample is needed", raw.shape)),
+        _ => return Err(format!("labels of shape {:?}: one label per sample is needed", raw.shape)),
     };
     if labels != count {
         let (labels, samples) = (counted(labels, "label", "labels"), counted(count, "sample", "samples"));

@@ -14,7 +14,7 @@ use std::path::Path;
 /// Channels, height and width.
 const SHAPE: [usize; 3] = [3, 32, 32];
 const PIXELS: usize = SHAPE[0] * SHAPE[1] * SHAPE[2];
-/// Largest file of class names; a hundred names need far less.
+/// Bytes of the largest file of class names; a hundred names need far less.
 const MAX_NAMES: u64 = 1 << 12;
 
 /// The differences between the versions.
@@ -131,6 +131,7 @@ fn count(batch: &FileStream<'_>, version: Version, sizes: AcceptedSizes) -> Resu
         );
         return Err(batch.corrupt(length.min(version.batch * record), why));
     }
+    // Not a whole number of records. If it is one of the other version's records, the hint says so.
     let found = counted(images, "image", "images");
     let hint = match version.labels {
         1 if length.is_multiple_of(record + 1) => "; records of 3 074 bytes are CIFAR-100's",

@@ -73,6 +73,7 @@ fn zipped(bytes: &[u8], wanted: &str) -> Result<(Option<RawArray>, Vec<String>),
         if name != wanted {
             continue;
         }
+        // The checksum of the entry is verified while its array is read.
         let (method, local) = (entry.compression_method(), archive.get_entry(entry.wayfinder()));
         let local = local.map_err(damaged)?;
         let reader: Box<dyn Read + '_> = match method {
@@ -108,7 +109,7 @@ fn tensor(bytes: &[u8], name: &str) -> Result<Option<RawArray>, OffsetFault> {
         Dtype::I16 => ('i', 2),
         Dtype::I32 => ('i', 4),
         Dtype::I64 => ('i', 8),
-        other => return Err((0, format!("\"{name}\" is of type {other:?}"))),
+        other => return Err((0, format!("\"{name}\" has the type {other:?}"))),
     };
     Ok(Some(RawArray { shape: view.shape().to_vec(), kind, bytes: view.data().to_vec() }))
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 /// The accepted sizes of the files of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptedSizes {
-    /// Those of the published files.
+    /// The sizes of the published files.
     Official,
     /// Any size that the format allows.
     Any,
@@ -21,9 +21,9 @@ pub(crate) enum AcceptedSizes {
 pub struct Dataset {
     name: String,
     shape: [usize; 3],
-    /// `[N, C, H, W]`.
+    /// The bytes of all images, `[N, C, H, W]`.
     pixels: Cow<'static, [u8]>,
-    /// `[N]`.
+    /// The label of each image, `[N]`.
     labels: Cow<'static, [u8]>,
     class_names: Vec<String>,
 }

@@ -15,7 +15,8 @@ use std::fmt;
 
 /// The type code of unsigned bytes.
 const UNSIGNED_BYTE: u8 = 8;
-/// How many bytes are read at a time if the length of the contents is not known in advance.
+/// How many bytes are read at a time if the length of the contents is not known in advance: a false
+/// header can make one chunk be allocated for nothing.
 const CHUNK: u64 = 1 << 16;
 
 /// An array of `D` dimensions, none of them 0, with `data.len()` their product.
@@ -64,7 +65,7 @@ pub(crate) fn read<const D: usize>(source: &mut FileStream<'_>) -> Result<IdxArr
     header.check_length(source)?;
     let data = header.elements(source)?;
     if source.fill(&mut [0])? > 0 {
-        let why = format!("bytes follow after the {header} that the header promises");
+        let why = format!("bytes follow after the {header} that the header announces");
         return Err(source.corrupt(source.offset() - 1, why));
     }
     Ok(IdxArray { dims: dims.map(|extent| extent as usize), data })
@@ -88,7 +89,7 @@ impl<const D: usize> IdxHeader<D> {
         }
         // File lengths are signed 64-bit numbers.
         if header.elements > i64::MAX as u64 - Self::LENGTH {
-            return Err(source.corrupt(4, format!("the header promises {header}: more than any file holds")));
+            return Err(source.corrupt(4, format!("the header announces {header}: more than any file holds")));
         }
         Ok(header)
     }
@@ -104,7 +105,7 @@ impl<const D: usize> IdxHeader<D> {
             None if source.is_compressed() && promised > MAX_DECOMPRESSED => {
                 let most = grouped(MAX_DECOMPRESSED);
                 let why = format!(
-                    "the header promises {self}; of gzip at most {most} bytes are read: decompress it first"
+                    "the header announces {self}; of gzip at most {most} bytes are read: decompress it first"
                 );
                 Err(source.corrupt(4, why))
             }
@@ -114,7 +115,7 @@ impl<const D: usize> IdxHeader<D> {
 
     /// Reads the elements. If the length of the contents is unknown (gzip), they are collected in
     /// chunks, and the final array is allocated only when all are there. So a false header cannot
-    /// make us allocate more than twice what the file really contains.
+    /// cause an allocation of more than twice what the file contains, and one chunk.
     fn elements(&self, source: &mut FileStream<'_>) -> Result<Vec<u8>, Error> {
         let chunk = if source.length().is_some() { self.elements } else { CHUNK };
         let (mut chunks, mut total) = (Vec::new(), 0);
@@ -140,7 +141,7 @@ impl<const D: usize> IdxHeader<D> {
     /// The message for `found` bytes where the header states another number.
     fn miscounted(&self, found: u64) -> String {
         let (promised, bytes, whole) = (grouped(self.elements), grouped(found), self.whole(found));
-        format!("the header promises {self}, {promised} bytes, but {bytes} bytes follow it: {whole}")
+        format!("the header announces {self}, {promised} bytes, but {bytes} bytes follow it: {whole}")
     }
 
     /// Adds to an error about damaged gzip data how many images were decompressed.
@@ -161,7 +162,7 @@ impl<const D: usize> IdxHeader<D> {
     }
 }
 
-/// "10 000 images of 28 x 28", "10 000 labels".
+/// What the header announces: "10 000 images of 28 x 28", "10 000 labels".
 impl<const D: usize> fmt::Display for IdxHeader<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (one, many) = nouns(D);
@@ -250,8 +251,8 @@ mod tests {
 
     #[test]
     fn a_length_that_turns_out_wrong_is_reported() {
-        let short = "two: the header promises 2 images of 2 x 3, 12 bytes, but 11 bytes follow it: 1 image (offset 27)";
-        let long = "two: bytes follow after the 2 images of 2 x 3 that the header promises (offset 28)";
+        let short = "two: the header announces 2 images of 2 x 3, 12 bytes, but 11 bytes follow it: 1 image (offset 27)";
+        let long = "two: bytes follow after the 2 images of 2 x 3 that the header announces (offset 28)";
         for length in [None, Some(28)] {
             assert_eq!(read_images(27, length), Err(short.to_owned()));
             assert_eq!(read_images(29, length), Err(long.to_owned()));

@@ -67,7 +67,7 @@ impl DatasetKind {
         }
     }
 
-    /// The same as owned strings.
+    /// The names of its classes as owned strings.
     pub(crate) fn own_class_names(self) -> Vec<String> {
         self.class_names().iter().map(|&name| name.to_owned()).collect()
     }

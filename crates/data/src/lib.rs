@@ -24,9 +24,9 @@
 //! # Guarantees for faulty files
 //!
 //! Files are read as if an adversary had written them. Whatever they contain, the result is a
-//! [`Dataset`] or an [`Error`] that names the file, the byte and the remedy. Nothing panics, and a
-//! header alone never causes an allocation: at most twice the contents that are really there are
-//! allocated, and at most [`MAX_DECOMPRESSED`] bytes are read from a gzip file.
+//! [`Dataset`] or an [`Error`] that names the file, the byte and the remedy. Nothing panics, and
+//! what a header claims causes no allocation by itself: at most about twice the contents that are
+//! really there are allocated, and at most [`MAX_DECOMPRESSED`] bytes are read from a gzip file.
 
 mod arrays;
 mod cifar;

@@ -79,7 +79,7 @@ pub fn files(kind: DatasetKind, folder: &Path, split: Split) -> Result<Vec<PathB
     locate(kind, split, folder)
 }
 
-/// As [`files`].
+/// The path of every file of a split, as [`files`] returns it.
 pub(crate) fn locate(kind: DatasetKind, split: Split, folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let wanted = wanted(kind, split);
     let (mut found, mut missing) = (Vec::new(), Vec::new());
@@ -184,7 +184,7 @@ fn download(kind: DatasetKind) -> String {
             grouped(10_000)
         ),
         DatasetKind::FashionMnist => "name the folder that holds the four files, which are named as MNIST's; .gz files are read as \
-                               they are; https://github.com/zalandoresearch/fashion-mnist says where they can be had"
+                               they are; https://github.com/zalandoresearch/fashion-mnist says where to download them"
             .to_owned(),
         DatasetKind::Cifar100 | DatasetKind::Cifar100Coarse => {
             "name the folder that holds them (cifar-100-binary), or download and unpack the binary version, \

@@ -44,7 +44,7 @@ impl Matrix {
         }
         let (kind, bytes) = raw.kind;
         let values =
-            floats(raw).ok_or_else(|| format!("is of type {kind}{bytes}: save it as float32 or float64"))?;
+            floats(raw).ok_or_else(|| format!("has type {kind}{bytes}: save it as float32 or float64"))?;
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             return Err(format!("holds {} at [{}, {}]", values[at], at / columns, at % columns));
         }

@@ -72,7 +72,7 @@ pub(crate) fn from_idx(
             (counted(labels.dims[0], "label", "labels"), counted(count, "image", "images"));
         let of = images_file.file().display();
         return Err(
-            labels_file.corrupt(4, format!("{labels} for {images} ({of}): the two files are not of one set"))
+            labels_file.corrupt(4, format!("{labels} for {images} ({of}): the two files do not match"))
         );
     }
     let classes = class_names.len();

@@ -9,7 +9,7 @@ use std::io::Read;
 /// The bytes with which every file begins.
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Largest header. That of an array of numbers is far shorter.
+/// Bytes of the longest header that is accepted. That of an array of numbers is far shorter.
 const LONGEST_HEADER: usize = 1 << 16;
 
 /// The elements of an array as bytes.
@@ -18,7 +18,7 @@ pub(crate) struct RawArray {
     pub(crate) shape: Vec<usize>,
     /// The letter of the type (`f`, `i`, `u`, `b`) and the bytes of an element.
     pub(crate) kind: (char, usize),
-    /// Little-endian.
+    /// The elements, little-endian.
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -34,6 +34,8 @@ pub(crate) fn read(mut source: impl Read) -> Result<RawArray, OffsetFault> {
     if !start.starts_with(MAGIC) {
         return Err((0, "this is not a .npy array".into()));
     }
+    // The header's length is a little-endian number of 2 bytes, 4 from version 2 on; `length` has
+    // room for both.
     let width: usize = if start[6] < 2 { 2 } else { 4 };
     let mut length = [0; 4];
     source.read_exact(&mut length[..width]).map_err(io(8))?;
@@ -45,6 +47,7 @@ pub(crate) fn read(mut source: impl Read) -> Result<RawArray, OffsetFault> {
     source.read_exact(&mut header).map_err(io(8 + width as u64))?;
     let header = String::from_utf8_lossy(&header);
     let Described { kind, big, shape } = described(&header).map_err(|why| (8 + width as u64, why))?;
+    // The bytes that the shape announces. They are read as far as they come, and then counted.
     let count = shape.iter().try_fold(kind.1, |product, &size| product.checked_mul(size));
     let data_start = (8 + width + length) as u64;
     let Some(count) = count else { return Err((data_start, format!("shape {shape:?} is too large"))) };
@@ -100,7 +103,7 @@ fn described(header: &str) -> Result<Described, String> {
         "i4" => ('i', 4),
         "i8" => ('i', 8),
         "b1" => ('b', 1),
-        _ => return Err(format!("its elements are of type '{name}', not real numbers")),
+        _ => return Err(format!("its elements have type '{name}': not real numbers")),
     };
     // Empty parts are dropped, because a tuple of one element ends in a comma: "(3,)".
     let shape = entry("shape").ok_or_else(|| missing("shape"))?;

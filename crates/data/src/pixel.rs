@@ -14,7 +14,7 @@ pub trait Pixel: sealed::Sealed + Copy + Send + Sync + 'static {
     /// `byte / 255`, in `[0, 1]`, correctly rounded.
     fn scaled(byte: u8) -> Self;
 
-    /// The number of this type nearest to `value`.
+    /// The value of this type nearest to `value`.
     fn of(value: f64) -> Self;
 }
 

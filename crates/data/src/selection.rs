@@ -15,7 +15,7 @@ use std::str::FromStr;
 /// falsify sums over a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
-    /// At least one.
+    /// The ranges in the given order, at least one.
     parts: Vec<IndexRange>,
 }
 

@@ -148,7 +148,7 @@ fn not_gzip(start: &[u8]) -> String {
         None if start.starts_with(&[0, 0]) => {
             "an uncompressed IDX file (browsers decompress some downloads): rename it to its name without .gz"
         }
-        None => "none known: download it again",
+        None => "of no known kind: download it again",
     };
     format!("named .gz, but does not begin as a gzip file does (1f 8b); it is {what}")
 }
@@ -219,7 +219,7 @@ mod tests {
             (&b"<html><body>"[..], "web page"),
             (b"\0\0\x08\x03", "rename it"),
             (b"", "empty"),
-            (b"abc", "none known"),
+            (b"abc", "no known kind"),
         ] {
             let message = contents("f.gz", bytes).map_err(|error| error.to_string());
             assert!(message.as_ref().is_err_and(|text| text.contains(word)), "{message:?}");

@@ -15,9 +15,9 @@ use std::io::Write;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Paths, names, messages and the buffers of two open files.
+/// Allowance for paths, names, messages and the buffers of two open files.
 const PLAIN: usize = 64 << 10;
-/// The state of a decompressor, and a first chunk, on top of that.
+/// Allowance for that, the state of a decompressor and a first chunk.
 const GZIP: usize = 256 << 10;
 const HUGE: u32 = u32::MAX;
 
@@ -68,11 +68,13 @@ fn compressed_files() -> TestResult {
         let folder = folder(&[(IMAGES, images), (LABELS, labels)])?;
         Ok(within(what, bound, || open_mnist(folder.path())))
     };
+    // A large file takes twice its contents.
     let one = gzip(&labels(1))?;
     let large = 47_040_000;
     let found = open("a large file", &bomb(&idx(&[1, 60_000, 784], &[]), large)?, &one, 2 * large + GZIP)?;
     assert_eq!(found?.len(), 1);
 
+    // Headers that state more than the file holds.
     let empty = bomb(&idx(&[60_000, 28, 28], &[]), 1000)?;
     assert_corrupt(open("a header that lies", &empty, &one, GZIP)?, IMAGES, None, &[": 1 image"]);
     let cut = bomb(&idx(&[60_000, 28, 28], &[]), 1 << 20)?;
@@ -83,6 +85,8 @@ fn compressed_files() -> TestResult {
         &[": 1 337 images"],
     );
 
+    // Files that decompress to far more than a data set: by their header, or after the stated
+    // contents.
     let promised = bomb(&idx(&[HUGE, 28, 28], &[]), 200 << 20)?;
     assert_corrupt(
         open("a bomb that is promised", &promised, &one, GZIP)?,
@@ -91,15 +95,10 @@ fn compressed_files() -> TestResult {
         &["decompress it first"],
     );
     let hidden = bomb(&idx(&[1, 28, 28], &[]), 200 << 20)?;
-    assert_corrupt(
-        open("a bomb behind an image", &hidden, &one, GZIP)?,
-        IMAGES,
-        Some(800),
-        &["bytes follow"],
-    );
+    assert_corrupt(open("a bomb after an image", &hidden, &one, GZIP)?, IMAGES, Some(800), &["bytes follow"]);
     let in_labels = bomb(&idx(&[1], &[]), 200 << 20)?;
     assert_corrupt(
-        open("a bomb behind a label", &gzip(&images(1))?, &in_labels, GZIP)?,
+        open("a bomb after a label", &gzip(&images(1))?, &in_labels, GZIP)?,
         LABELS,
         Some(9),
         &["bytes follow"],

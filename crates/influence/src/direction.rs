@@ -15,8 +15,8 @@ use crate::scorer::Scorer;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Direction {
-    /// The direction, one number per element of the sample; all zero where no perturbation moves
-    /// the distribution.
+    /// The direction, one value per element of the sample; all zero where no perturbation moves the
+    /// distribution.
     pub values: Vec<f64>,
     /// df . values: change of the objective per unit of Euclidean length; 0 on underflow of f64.
     pub slope: f64,
@@ -63,6 +63,7 @@ impl Linearization<'_> {
             Rows::F64(rows) => found.direction(rows, columns),
         };
         let mut values = values.map_err(fault)?;
+        // Divided by the largest element first: squares of tiny elements would underflow.
         let largest = values.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
         if largest > 0.0 {
             let norm = values.iter().map(|x| (x / largest).powi(2)).sum::<f64>().sqrt();
@@ -73,7 +74,8 @@ impl Linearization<'_> {
         Ok(Direction { values, slope, log10_slope, fisher, log10_fisher })
     }
 
-    /// J h: the velocities of the differences z_k - z_K of the measured logits; the last is zero.
+    /// J h: the velocities of the differences z_k - z_K of the measured logits, K of them; the last
+    /// is zero.
     pub(crate) fn velocity(&self, h: &[f64]) -> Vec<f64> {
         let mut velocity = match self.rows() {
             Rows::F32(rows) => products(rows, h),
@@ -84,6 +86,7 @@ impl Linearization<'_> {
     }
 }
 
+/// J h row by row, summed in f64.
 fn products<T: Scalar>(rows: &[T], h: &[f64]) -> Vec<f64> {
     rows.chunks_exact(h.len()).map(|row| row.iter().zip(h).map(|(x, h)| x.to_f64() * h).sum()).collect()
 }
@@ -123,7 +126,7 @@ impl Scorer {
         let at: Vec<Probabilities> = at.collect::<Result<_>>()?;
         let Some((base, others)) = at.split_first() else { return Ok(Vec::new()) };
         // `base` fixes the classes that the objective refers to, such as the predicted one, so that
-        // the change is that of one function although the prediction may change along the way.
+        // the change is that of one function, even where the prediction changes along the way.
         let value = |at: &Probabilities| {
             let value = objective.value(base, at).map_err(fault)?;
             value.ok_or_else(|| Error::NoValue { objective: objective.to_string() })

@@ -38,7 +38,7 @@ pub enum Error {
         /// Its label.
         label: i64,
     },
-    /// Costs or other numbers of an objective are not finite.
+    /// Costs of an objective are not finite.
     #[error(transparent)]
     Objective(influence_manifold::Error),
     /// The number of objectives differs from the number of samples.
@@ -51,7 +51,7 @@ pub enum Error {
     },
     /// The gradients of an objective do not have the shape of the samples.
     #[error(
-        "the objective's gradients have the shape {found:?}, but the samples {expected:?}: give one number per perturbed element"
+        "the objective's gradients have the shape {found:?}, but the samples have {expected:?}: give one derivative per perturbed element"
     )]
     GradientShape {
         /// The shape of the gradients.
@@ -59,8 +59,8 @@ pub enum Error {
         /// The shape of the samples.
         expected: Vec<usize>,
     },
-    /// A sample or a direction does not have one number per element of the network's samples.
-    #[error("{what} has {found} numbers, but the samples {expected}: give one number per element")]
+    /// A sample or a direction does not have as many elements as the network's samples.
+    #[error("{what} has {found} elements, but the network's samples have {expected}")]
     SampleLength {
         /// "the sample" or "the direction".
         what: &'static str,
@@ -89,7 +89,7 @@ pub enum Error {
     },
     /// Windows or a family of image transformations were requested for samples that are not images.
     #[error(
-        "samples of the shape {shape:?} are no images: windows and families need [channels, height, width]"
+        "samples of the shape {shape:?} are not images: windows and families need [channels, height, width]"
     )]
     NotAnImage {
         /// Shape of one sample.
@@ -111,7 +111,7 @@ pub enum Error {
         reason: String,
     },
     /// The objective is known only by its derivatives and has no value.
-    #[error("the objective '{objective}' is known by its gradient alone: its change cannot be computed")]
+    #[error("the objective '{objective}' is known only by its gradient: its change cannot be computed")]
     NoValue {
         /// The objective.
         objective: String,
@@ -121,7 +121,7 @@ pub enum Error {
     NoSamples,
 }
 
-/// The error for data that cannot be read: `what` they are, and where they lie.
+/// The error for data that cannot be read; `what` says which, and where they are.
 pub(crate) fn unreadable(what: &str, error: &dyn std::fmt::Debug) -> Error {
     influence_autodiff::Error::Device(format!("reading the {what} failed: {error:?}")).into()
 }

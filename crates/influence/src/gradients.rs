@@ -6,13 +6,13 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::error::{Error, Result, unreadable};
 
-/// What is read, for errors.
+/// What is read, as errors name it.
 const WHAT: &str = "gradients of the objective";
 
-/// df of N samples, in f64.
+/// The gradients df of N samples, in f64.
 ///
 /// # Shapes
-/// `[N, ...sample]`: one number per perturbed element.
+/// `[N, ...sample]`: one derivative per perturbed element.
 #[derive(Debug, Clone)]
 pub struct Gradients {
     values: Arc<[f64]>,
@@ -20,7 +20,7 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// From a tensor of any float type and device.
+    /// Takes the gradients `[N, ...sample]` from a tensor of any float type on any device.
     ///
     /// # Errors
     /// [`Error::Model`] for a device that fails.
@@ -29,7 +29,7 @@ impl Gradients {
         Self::from_data(data.map_err(|error| unreadable(WHAT, &error))?)
     }
 
-    /// From data on the host, of any float type.
+    /// Takes the gradients `[N, ...sample]` from data on the host, of any float type.
     ///
     /// # Errors
     /// [`Error::Model`] for data that are not numbers.
@@ -62,7 +62,7 @@ impl Gradients {
 }
 
 impl PartialEq for Gradients {
-    /// The same shape and the same bits.
+    /// Whether shapes and bits are equal.
     fn eq(&self, other: &Self) -> bool {
         let bits = |of: &Self| of.values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         self.shape == other.shape && bits(self) == bits(other)

@@ -27,10 +27,10 @@
 //! perturbed: the whole input, families of image transformations ([`Perturbation::Families`]),
 //! every window of an image ([`Perturbation::Windows`]), or parameters.
 //!
-//! How to read the numbers, and what they cannot show, is a page of the repository,
-//! `docs/reading-the-numbers.md`. In short: for a whole input the exact measure equals
-//! (1 - P_y) / P_y whenever the Jacobian has rank K - 1. [`Score::value`] then contains no more
-//! than the confidence; [`Score::reach`] and [`Score::rank`] show whether that is the case.
+//! How to read the numbers, and what they cannot show, is described in the repository, in
+//! `docs/reading-the-numbers.md`. In short: for a whole input the exact measure equals (1 - P_y) /
+//! P_y whenever the Jacobian has rank K - 1. [`Score::value`] then contains no more than the
+//! confidence; [`Score::reach`] and [`Score::rank`] show whether that is the case.
 
 mod direction;
 mod error;
@@ -81,9 +81,9 @@ pub use target::Target;
 /// The influence of perturbing each whole image on the objective: one [`Score`] per image.
 ///
 /// `forward` is the model's own forward function, or a closure around it. It is captured by running
-/// it on a recording device, and the model itself is not changed. Tensors that `forward` uses
-/// beside the model's fields, such as a mean to subtract, must therefore be created inside it
-/// (`Tensor::from_data(mean, &x.device())`) or be fields of the module. Every call repeats capture
+/// it on a recording device, and the model itself is not changed. Other tensors that `forward`
+/// uses, such as a mean to subtract, must therefore be created inside it, as by
+/// `Tensor::from_data(mean, &x.device())`, or be fields of the module. Every call repeats capture
 /// and checks: to score many batches use [`Scorer`].
 ///
 /// # Shapes

@@ -93,8 +93,8 @@ impl Linearization<'_> {
         self.scorer.plan().graph().sample_shape()
     }
 
-    /// The score of the same sample with another tangent, e.g. that of a family, and the influence
-    /// that it was made from.
+    /// The score of this sample with another tangent, e.g. a family's, and the influence that it
+    /// was made from.
     pub(crate) fn score_of(
         &self,
         tangent: &Tangent,

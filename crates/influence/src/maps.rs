@@ -21,6 +21,7 @@ macro_rules! of_pixels {
     };
 }
 
+/// The columns of the Jacobian, pixel by pixel.
 fn pixels<'a, T: Scalar>(
     logits: &'a [f64],
     rows: &'a [T],
@@ -66,7 +67,7 @@ impl Linearization<'_> {
         of_pixels!(self, shape, |pixels| pixels.maps(&objective, filter, half_widths, channels))
     }
 
-    /// The score of every window of one half-width, each from its own columns alone.
+    /// The score of every window of one half-width, each from only its own columns.
     pub(crate) fn windows(
         &self,
         half_width: usize,
@@ -116,7 +117,7 @@ impl Linearization<'_> {
         of_pixels!(self, shape, |pixels| pixels.gradient_norms(&objective, half_width, channels))
     }
 
-    /// df, the gradient of the objective in every element of the sample.
+    /// The gradient df of the objective, one derivative per element of the sample.
     ///
     /// # Errors
     /// [`Error::Measure`](crate::Error::Measure) for an objective that is not a function of the

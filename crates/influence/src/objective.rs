@@ -49,7 +49,7 @@ pub enum Objective {
 }
 
 impl Objective {
-    /// -log P of the label, one label per sample.
+    /// -log P of the label, one label per sample, classes counted from 0.
     pub fn label(labels: impl IntoIterator<Item = usize>) -> Self {
         Self::Label(labels.into_iter().collect())
     }
@@ -71,7 +71,7 @@ impl Objective {
         data.iter::<i64>().enumerate().map(class).collect::<Result<_>>().map(Self::Label)
     }
 
-    /// -log P of the predicted class.
+    /// -log P of the predicted class, the one with the largest logit.
     #[must_use]
     pub fn predicted() -> Self {
         Self::Predicted
@@ -97,7 +97,7 @@ impl Objective {
         }
     }
 
-    /// - sum_k P_k ln P_k, in nats.
+    /// Entropy of the prediction: - sum_k P_k ln P_k, in nats.
     #[must_use]
     pub fn entropy() -> Self {
         Self::Entropy
@@ -115,7 +115,7 @@ impl Objective {
         Self::Each(labels.into_iter().map(SampleObjective::margin_of).collect())
     }
 
-    /// sum_k P_k c_k, one cost per class.
+    /// Expected cost sum_k P_k c_k, one cost per class.
     ///
     /// # Errors
     /// [`Error::Objective`] for costs that are not finite.
@@ -123,8 +123,8 @@ impl Objective {
         SampleObjective::expected_cost(costs).map(Self::All).map_err(Error::Objective)
     }
 
-    /// sum_k P_k c_yk, where y is each sample's label: row y of the cost matrix has one cost per
-    /// predicted class.
+    /// Expected cost sum_k P_k c_yk, where y is each sample's label: row y of the cost matrix has
+    /// one cost per predicted class.
     ///
     /// # Errors
     /// [`Error::ClassOutOfRange`] for a label without a row; [`Error::Objective`] for costs that
@@ -164,8 +164,8 @@ impl Objective {
 
     /// Any function of the perturbation, by its gradient df in the perturbed elements. The
     /// component of df along directions that leave the distribution unchanged is returned as
-    /// [`Score::outside`](crate::Score::outside): where it is not 0, the measure is unbounded. For
-    /// [`Perturbation::Input`](crate::Perturbation::Input) alone.
+    /// [`Score::outside`](crate::Score::outside): where it is not 0, the measure is unbounded. Only
+    /// for [`Perturbation::Input`](crate::Perturbation::Input).
     ///
     /// # Shapes
     /// `gradients`: `[N, ...sample]`, like the images.

@@ -1,5 +1,5 @@
-//! The most influential direction in parameter space, at one image: the only result whose size is
-//! that of the network.
+//! The most influential direction in parameter space, at one image: the only result that is as
+//! large as the network.
 
 use std::sync::Arc;
 
@@ -49,12 +49,13 @@ impl Scorer {
     /// 1.
     ///
     /// `image` is a batch of one, `[1, ...sample]`; `group` is an index into [`Scorer::groups`]. It
-    /// takes one more reverse pass, by Burn's operations. With a relative budget, a group of zeros
-    /// has no perturbation and the direction 0.
+    /// takes one more reverse pass, by Burn's operations. With a relative budget, a group whose
+    /// parameters are all 0 has no perturbation, and the direction is 0.
     ///
     /// # Errors
     /// As [`ParameterLinearization::score`](crate::ParameterLinearization::score);
-    /// [`Error::Perturbation`] for a batch that is not of one image.
+    /// [`Error::Perturbation`] for a batch of more or fewer images than one, and for a group that
+    /// includes the input.
     pub fn parameter_direction(
         &self,
         image: impl IntoSamples,
@@ -63,7 +64,7 @@ impl Scorer {
     ) -> Result<ParameterDirection> {
         let image = image.into_samples()?;
         if image.shape().first() != Some(&1) {
-            return Err(refused("a direction is of one image: give a batch of one".into()));
+            return Err(refused("a direction belongs to one image: give a batch of one".into()));
         }
         let of: Arc<[Resolved]> = vec![Resolved::Known(objective.clone())].into();
         let at =
@@ -71,6 +72,7 @@ impl Scorer {
         let (gram, tangent) = at.plain(group)?;
         let classes = at.classes();
         let objective = classes.objective(objective)?;
+        // The direction is h = J^T c. A group that cannot move has c = 0.
         let c = if self.resolved_groups()[group].moves() {
             let filter = self.scaled_filter(group)?;
             let found = influence(classes.measured(), &tangent, &objective, &filter);
@@ -78,8 +80,8 @@ impl Scorer {
         } else {
             vec![0.0; classes.measured().len()]
         };
-        // h = J^T c. The velocity J h = (J J^T) c and the length |h|^2 = c^T J J^T c come from the
-        // Gram matrix; only h itself needs a reverse pass.
+        // The velocity J h = (J J^T) c and the length |h|^2 = c^T J J^T c come from the Gram
+        // matrix. Only h itself needs a reverse pass.
         let mut velocity: Vec<f64> =
             gram.chunks_exact(c.len() - 1).map(|row| row.iter().zip(&c).map(|(m, c)| m * c).sum()).collect();
         let length = velocity.iter().zip(&c).map(|(v, c)| v * c).sum::<f64>().max(0.0).sqrt();

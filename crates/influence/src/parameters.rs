@@ -1,13 +1,14 @@
 //! The network's first-order behaviour under perturbed parameters, at each sample, and shortcuts to
 //! exact scores.
 //!
-//! The Gram matrix of a group is the sum of the Gram matrices of its tensors. For the exact measure
-//! alone there are two shortcuts:
+//! The Gram matrix of a group is the sum of the Gram matrices of its tensors. Where only the exact
+//! measure is asked for there are two shortcuts:
 //!
 //! * A free bias of the logits moves them in every direction. A group that contains one has
 //!   influence = bound, and no reverse pass is needed.
-//! * The same holds for a group whose one-dimensional tensors (biases, scales) alone have rank
-//!   K - 1. Their Gram matrices are cheap and are computed first; the others only where needed.
+//! * The same holds for a group whose one-dimensional tensors (biases, scales) have rank K - 1 by
+//!   themselves. Their Gram matrices are cheap and are computed first; the others only where
+//!   needed.
 
 use std::sync::Arc;
 
@@ -82,13 +83,15 @@ impl ParameterLinearization<'_> {
         &self.classes
     }
 
-    /// `J J^T` of one group, `[K-1, K-1]`, of the differences z_k - z_K of the measured classes and
-    /// in the units of the scorer's [`Budget`](crate::Budget). `group` is an index into
-    /// [`Scorer::groups`]. `None` where a shortcut made the matrix unnecessary.
+    /// The Gram matrix `J J^T` of one group, `[K-1, K-1]`, of the differences z_k - z_K of the
+    /// measured classes and in the units of the scorer's [`Budget`](crate::Budget). `group` is an
+    /// index into [`Scorer::groups`]. `None` where a shortcut made the matrix unnecessary.
     #[must_use]
     pub fn gram(&self, group: usize) -> Option<Vec<f64>> {
         let resolved = self.scorer.resolved_groups().get(group)?;
         let tensors = resolved.tensors.iter().map(|&tensor| self.grams.tensors[tensor].as_slice());
+        // A group that cannot move has a Gram matrix of zeros, whether its tensors' were computed
+        // or not.
         let still = || (!resolved.moves()).then(|| vec![0.0; (self.classes.measured().len() - 1).pow(2)]);
         let mut sum = added(tensors).or_else(still)?;
         sum.iter_mut().for_each(|x| *x *= resolved.scale);
@@ -98,9 +101,10 @@ impl ParameterLinearization<'_> {
         Some(sum)
     }
 
-    /// `J J^T` of the parameters of one group without the scale of the budget, and its tangent.
+    /// The Gram matrix `J J^T` of the parameters of one group without the scale of the budget, and
+    /// its tangent.
     pub(crate) fn plain(&self, group: usize) -> Result<(Vec<f64>, Tangent)> {
-        let missing = || refused(format!("there is no group {group}, or it is not of parameters alone"));
+        let missing = || refused(format!("there is no group {group}, or it includes the input"));
         let resolved = self
             .scorer
             .resolved_groups()
@@ -129,8 +133,8 @@ impl ParameterLinearization<'_> {
         let (engine, classes) = (self.scorer.shared_engine(), &self.classes);
         // Tested even if the whole Gram matrix is known, so that a score depends neither on the
         // route nor on what other samples of the batch needed. Tensors that reach every direction
-        // by themselves still do so beside others that are larger by any factor, although the sum
-        // of their Gram matrices may no longer show it.
+        // by themselves still do so together with others that are larger by any factor, although
+        // the sum of their Gram matrices may no longer show it.
         let full = !objective.sees_common_shift(classes.logits())
             && is_full(self.scorer, resolved, &self.grams, classes, filter);
         let at_its_bound =
@@ -158,6 +162,7 @@ fn added<'a>(mut matrices: impl Iterator<Item = &'a [f64]>) -> Option<Vec<f64>> 
     (!sum.is_empty()).then_some(sum)
 }
 
+/// The tangent of a Gram matrix of `classes` - 1 differences, computed in this precision.
 fn tangent(gram: &[f64], classes: usize, precision: Precision) -> Result<Tangent, influence_manifold::Error> {
     let rows = match precision {
         Precision::F32 => RowPrecision::F32,
@@ -167,7 +172,7 @@ fn tangent(gram: &[f64], classes: usize, precision: Precision) -> Result<Tangent
 }
 
 /// Which tensors to compute first, by index among the perturbed ones: the cheap ones, biases and
-/// scales with one number per channel. `None` where that saves nothing: some group has no cheap
+/// scales with one element per channel. `None` where that saves nothing: some group has no cheap
 /// tensor, or no group has any other. For exact scores of functions of the probabilities only.
 pub(crate) fn cheap(scorer: &Scorer) -> Option<Vec<bool>> {
     let tensors = 0..scorer.plan().leaves().indices().len();
@@ -178,7 +183,7 @@ pub(crate) fn cheap(scorer: &Scorer) -> Option<Vec<bool>> {
     (resolved_groups.iter().all(every) && resolved_groups.iter().any(spared)).then_some(cheap)
 }
 
-/// Whether a tensor, by index among the perturbed ones, has one number per channel.
+/// Whether a tensor, by index among the perturbed ones, has one element per channel.
 fn is_cheap(scorer: &Scorer, tensor: usize) -> bool {
     let plan = scorer.plan();
     plan.graph().parameters()[plan.leaves().indices()[tensor]].shape.len() == 1
@@ -215,6 +220,7 @@ fn is_full(
     }
     let cheap = resolved.tensors.iter().filter(|&&tensor| is_cheap(scorer, tensor));
     let Some(sum) = added(cheap.map(|&tensor| found.tensors[tensor].as_slice())) else { return false };
+    // The rank is the same for every objective: any one will do.
     let (logits, objective) = (classes.measured(), SampleObjective::Predicted);
     let found = tangent(&sum, logits.len(), scorer.precision())
         .and_then(|tangent| influence(logits, &tangent, &objective, filter));

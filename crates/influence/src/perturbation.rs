@@ -49,20 +49,20 @@ pub enum Perturbation {
     Input,
     /// Families of image transformations, at least one; one score per family, with its most
     /// influential setting in [`Score::setting`](crate::Score::setting). The budget of
-    /// [`Filter::Tikhonov`](crate::Filter::Tikhonov) is on the knobs in their units. Samples must
-    /// be images `[C, H, W]`.
+    /// [`Filter::Tikhonov`](crate::Filter::Tikhonov) is on the setting, each knob in the unit of
+    /// its member. Samples must be images `[C, H, W]`.
     Families(Vec<Family>),
     /// Every window of the image `[C, H, W]`; one score per window, in the order of a
     /// [`Map`](crate::Map). A window contains the (2 s + 1) x (2 s + 1) pixels around a pixel,
-    /// fewer at the border. [`Linearization::maps`](crate::Linearization::maps) gives the values
-    /// alone, many times faster.
+    /// fewer at the border. [`Linearization::maps`](crate::Linearization::maps) gives only the
+    /// values, many times faster.
     Windows {
         /// s: windows are 2 s + 1 pixels wide and high, no more than the image's longer side.
         half_width: usize,
         /// Whether a window contains all channels of its pixels.
         channels: Channels,
     },
-    /// Every trainable number of the network, freely: theta + omega.
+    /// All elements of the network's trainable tensors, freely: theta + omega.
     Parameters,
     /// Each layer separately. A layer is the tensors of one module, e.g. weight and bias. One score
     /// per layer, in the model's order.
@@ -71,7 +71,7 @@ pub enum Perturbation {
     Tensors,
     /// User-defined named groups of tensors, one score per group.
     Groups(Vec<Group>),
-    /// The input and every trainable number together.
+    /// The input and all trainable tensors together.
     InputAndParameters,
 }
 
@@ -187,10 +187,10 @@ pub enum Budget {
     /// Its Euclidean length.
     #[default]
     Absolute,
-    /// Its Euclidean length relative to that of the perturbed numbers, |omega| / |theta|, for each
+    /// Its Euclidean length relative to that of what is perturbed, |omega| / |theta|, for each
     /// group separately. This makes layers comparable whose weights differ in size. The Gram matrix
-    /// of a group is multiplied by |theta|^2, that of the input by |x|^2. Refused where the input
-    /// alone is perturbed.
+    /// of a group is multiplied by |theta|^2, that of the input by |x|^2. Refused where only the
+    /// input is perturbed.
     Relative,
 }
 
@@ -227,6 +227,8 @@ impl ResolvedGroups {
     pub(crate) fn new(perturbation: &Perturbation, budget: Budget, graph: &Graph) -> Result<Self> {
         let all = || (0..graph.parameters().len()).collect::<Vec<_>>();
         let input = !perturbation.has_parameters() || *perturbation == Perturbation::InputAndParameters;
+        // Names, and tensors by their index among all of the graph's. Parts of the input have no
+        // tensors: their place in the list says which they are.
         let groups: Vec<(String, Vec<usize>)> = match perturbation {
             Perturbation::Input | Perturbation::Families(_) | Perturbation::Windows { .. } => {
                 perturbation.parts(graph)?.into_iter().map(|name| (name, vec![])).collect()
@@ -241,6 +243,8 @@ impl ResolvedGroups {
         if perturbation.has_parameters() && (groups.is_empty() || graph.parameters().is_empty()) {
             return Err(refused("there are no trainable tensors, or no groups of them".into()));
         }
+        // What has to be pulled back: each perturbed tensor once, ascending, however many groups it
+        // is in. From here on a group counts its tensors among these.
         let leaves = Leaves::tensors(groups.iter().flat_map(|(_, tensors)| tensors.iter().copied()));
         let leaves = if input { leaves.and_input() } else { leaves };
         let resolved = |(name, tensors): (String, Vec<usize>)| ResolvedGroup {

@@ -22,8 +22,8 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// The rates where the measured logits move by `velocity`, one number for each of them, per
-    /// unit of length.
+    /// The rates where the measured logits move by `velocity`, one value for each of them, per unit
+    /// of length.
     pub(crate) fn new(classes: &Classes, objective: &SampleObjective, velocity: &[f64]) -> Result<Self> {
         let fault = |source| classes.fault(source);
         let probabilities = Probabilities::new(classes.measured()).map_err(fault)?;

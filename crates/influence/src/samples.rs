@@ -33,7 +33,7 @@ pub(crate) fn each_sample(samples: &TensorData) -> Vec<Vec<f64>> {
     values.chunks(size.max(1)).map(<[f64]>::to_vec).collect()
 }
 
-/// |x|^2 of each sample.
+/// The squared norm |x|^2 of each sample.
 pub(crate) fn square_norms(samples: &TensorData) -> Vec<f64> {
     each_sample(samples).iter().map(|sample| sample.iter().map(|x| x * x).sum()).collect()
 }

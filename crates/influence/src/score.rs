@@ -60,12 +60,12 @@ pub struct Score {
     pub engine: Arc<str>,
 }
 
-/// A setting of a family's knobs: the most influential one, scaled to Fisher length 1 to first
-/// order. [`Basis::describe`](crate::Basis::describe) puts it into words.
+/// The most influential setting of a family: one knob for each member, scaled to Fisher length 1 to
+/// first order. [`Basis::describe`](crate::Basis::describe) puts it into words.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Setting {
-    /// `[q]`: one number per member of the family, in the order and the units of
+    /// `[q]`: the knob of each member of the family, in the order and the units of
     /// [`Basis::members`](crate::Basis::members). All zero where no setting moves the distribution.
     pub knobs: Vec<f64>,
     /// 0 unless the setting exceeds the range of f64, e.g. where all probabilities but one
@@ -152,7 +152,7 @@ impl Score {
         self
     }
 
-    /// The same score under the name of a group.
+    /// This score under the name of a group.
     pub(crate) fn of_group(self, group: &Arc<str>) -> Self {
         Self { group: Arc::clone(group), ..self }
     }

@@ -98,7 +98,7 @@ impl ScorerBuilder {
         self
     }
 
-    /// Skips the comparison of the engine with the model; every report shows the reason beside the
+    /// Skips the comparison of the engine with the model; every report shows the reason with the
     /// engine.
     ///
     /// By default, [`compile`](Self::compile) runs the model's own forward function on five
@@ -166,7 +166,7 @@ impl ScorerBuilder {
         let options = Options { precision, batch, memory: self.memory, check: self.check };
         if self.budget == Budget::Relative && !self.perturbation.has_parameters() {
             return Err(refused(
-                "a relative budget is one of parameters: perturb parameters, or leave it out".into(),
+                "a relative budget is for parameters: perturb parameters, or leave it out".into(),
             ));
         }
         let ResolvedGroups { resolved_groups, leaves } =
@@ -334,7 +334,7 @@ impl Scorer {
         self.scores(images, objective)?.collect()
     }
 
-    /// The same, one by one as the iterator is advanced.
+    /// Scores `images` as [`Scorer::score`] does, one by one as the iterator is advanced.
     ///
     /// # Errors
     /// As [`Scorer::score`]. Errors of the call are returned at once, errors of a sample by the
@@ -349,10 +349,13 @@ impl Scorer {
         let rows = objectives.iter().any(|objective| matches!(objective, Resolved::Row(..)));
         if rows && self.perturbation != Perturbation::Input {
             return Err(refused(format!(
-                "an objective that is given by its gradient in the input is not defined for {}: give one of the probabilities or the logits",
+                "an objective that is given by its gradient in the input is not defined for {}: give a function of the probabilities or of the logits",
                 self.perturbation
             )));
         }
+        // Perturbations of the input are measured from rows of the Jacobian, those of parameters
+        // from Gram matrices. Where every group has a free bias of the logits, the exact scores
+        // follow from the logits.
         let source = if !self.perturbation.has_parameters() {
             ScoreSource::Input(self.input_scores(images, &objectives)?)
         } else {
@@ -398,7 +401,7 @@ impl Scorer {
         }))
     }
 
-    /// With a tail, refuses objectives that depend on every class.
+    /// Refuses objectives that depend on every class, if there is a tail.
     fn check_tail(&self, objectives: &[Resolved]) -> Result<()> {
         let unfit = |of: &&Resolved| match of {
             Resolved::Known(single) => !single.names_its_classes(),
@@ -456,8 +459,8 @@ impl Scorer {
         self.parameter_linearizations(images, &any, false)
     }
 
-    /// The same for one objective per sample. With `short`, Gram matrices that exact scores do not
-    /// need are skipped.
+    /// Linearises as [`Scorer::linearize_parameters`] does, for one objective per sample. With
+    /// `short`, Gram matrices that exact scores do not need are skipped.
     pub(crate) fn parameter_linearizations(
         &self,
         images: TensorData,
@@ -465,11 +468,12 @@ impl Scorer {
         short: bool,
     ) -> Result<ParameterLinearizations<'_>> {
         if !self.perturbation.has_parameters() {
-            return Err(refused("this scorer perturbs the input alone: build it with parameters".into()));
+            return Err(refused("this scorer perturbs only the input: build it with parameters".into()));
         }
         if objectives.is_empty() {
             return Err(Error::NoSamples);
         }
+        // |x|^2 of each sample, where the input has a relative budget too.
         let scaled =
             self.budget == Budget::Relative && self.resolved_groups.iter().any(|resolved| resolved.input);
         let scales = if scaled { square_norms(&images) } else { Vec::new() };
@@ -478,6 +482,8 @@ impl Scorer {
             let of = Arc::clone(objectives);
             grams = grams.combining(move |sample, logits| self.combinations(&of[sample], logits));
         }
+        // Cheap tensors first, if that can save the others: `needed` then says which of them are
+        // left.
         let first = if short { cheap(self) } else { None };
         let short = first.is_some();
         if let Some(first) = first {
@@ -502,7 +508,8 @@ impl Scorer {
         self.linearize_for(images, &Objective::predicted())
     }
 
-    /// The same, but the classes that `objective` names are kept, however small their probability.
+    /// Linearises the network as [`Scorer::linearize`] does, but keeps the classes that `objective`
+    /// names, however small their probability.
     ///
     /// # Errors
     /// As [`Scorer::linearize`] and, for the objective, [`Scorer::scores`].
@@ -514,7 +521,7 @@ impl Scorer {
         let images = images.into_samples()?;
         if self.perturbation.has_parameters() {
             return Err(refused(
-                "this scorer perturbs parameters, whose rows are never held: build it with the input".into(),
+                "this scorer perturbs parameters, whose rows are not stored: build it with the input".into(),
             ));
         }
         if self.tail.is_none() {

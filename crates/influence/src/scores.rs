@@ -1,4 +1,4 @@
-//! Iterator over scores, ordered by image, then by group.
+//! The iterator over scores, ordered by image, then by group.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -113,7 +113,8 @@ impl Classes {
 /// is off by curvature. The actual error is measured on the kept classes.
 const STEP_F32: f64 = 0.03;
 
-/// The same in double precision.
+/// Step in double precision, likewise the largest change of a measured logit: rounding (about 1e-15
+/// of 10) is then of the order of 1e-10 of the difference.
 const STEP_F64: f64 = 1e-5;
 
 /// Damping of the directions that are tried for a lower bound, relative to the largest eigenvalue
@@ -144,6 +145,8 @@ impl Linearization<'_> {
         let lambda = if let Filter::Tikhonov { lambda } = filter { *lambda } else { 0.0 };
         let seen = self.classes().objective(objective)?;
         let found = influence(self.classes().measured(), self.tangent(), &seen, filter).map_err(fault)?;
+        // Directions to try: the most influential one, and damped ones. Each is scaled such that
+        // the fastest measured logit moves by the step.
         let mut tried = Vec::new();
         for damping in DAMPING {
             let more = lambda + damping * found.spectrum.first().copied().unwrap_or(0.0);
@@ -151,12 +154,15 @@ impl Linearization<'_> {
             let direction = self.direction(objective, &damped)?;
             let velocity = self.velocity(&direction.values);
             let fastest = velocity.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
+            // Along it the measured logits do not move, so there is no bound.
             if fastest == 0.0 {
                 return Ok(None);
             }
             let most = if matches!(self.rows(), Rows::F64(_)) { STEP_F64 } else { STEP_F32 };
             tried.push(Tried { direction, velocity, step: most / fastest });
         }
+        // z_T moves by the mean of the merged logits' velocities, weighted by their share P_j / P_T
+        // of the tail.
         let shares = tail.spread(&last_unit(tail.logits().len())).map_err(fault)?;
         let mut best = None;
         for (Tried { velocity, .. }, moved) in tried.iter().zip(self.scorer().differences(sample, &tried)?) {

@@ -1,5 +1,6 @@
-//! The measures that stand beside the influence: |df|, 1/P_y - 1, entropy, margin, cross-entropy,
-//! and the largest eigenvalue and the trace of the Fisher information G = J^T (diag P - P P^T) J.
+//! Classical measures, to compare the influence with: |df|, 1/P_y - 1, entropy, margin,
+//! cross-entropy, and the largest eigenvalue and the trace of the Fisher information G = J^T (diag
+//! P - P P^T) J.
 
 use crate::influence::Measurement;
 use crate::{Error, SampleObjective, Tangent};

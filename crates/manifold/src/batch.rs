@@ -1,5 +1,5 @@
-//! A batch of samples as Burn tensors of any device: logits [N, K] beside Jacobians [N, K or K-1,
-//! p] or Gram matrices.
+//! A batch of samples as Burn tensors of any device: logits [N, K] with Jacobians [N, K or K-1, p]
+//! or with Gram matrices.
 //!
 //! Both tensors are read back in one transaction; the K x K work is done on the host in `f64`. The
 //! element type of the Jacobian sets the precision of its rows, and with it the default tolerance
@@ -16,7 +16,7 @@ pub enum BatchTangent {
     /// Rows of the Jacobians: [N, K, p] of the logits or [N, K-1, p] of the differences z_k - z_K,
     /// in f64, f32 or f16.
     Jacobian(Tensor<3>),
-    /// J J^T: [N, K, K] or [N, K-1, K-1], in f64.
+    /// Gram matrices J J^T: [N, K, K] or [N, K-1, K-1], in f64.
     Gram {
         /// The matrices.
         gram: Tensor<3>,
@@ -30,7 +30,7 @@ pub enum BatchTangent {
 pub struct Sample {
     /// z: `[K]`.
     pub logits: Vec<f64>,
-    /// C J, reduced.
+    /// C J, reduced to V and Sigma.
     pub tangent: Tangent,
 }
 
@@ -77,6 +77,7 @@ pub fn samples(logits: Tensor<2>, tangent: BatchTangent) -> Result<Vec<Sample>, 
             rows,
         ));
     }
+    // One transaction, so that the device is waited for once.
     let read = Transaction::default().register(logits).register(tensor).try_execute();
     let data = read.map_err(|error| Error::ReadBack { what, message: error.to_string() })?;
     let Ok([logits, data]) = <[TensorData; 2]>::try_from(data) else {

@@ -13,6 +13,7 @@ use faer::{Mat, MatRef, Par};
 
 use crate::Error;
 
+/// One thread per matrix, so that results do not depend on the number of threads.
 const PAR: Par = Par::Seq;
 
 /// R of A = Q R by Householder reflections; min(m, n) x n, upper trapezoidal.
@@ -40,7 +41,7 @@ pub(crate) struct Svd {
     pub(crate) right: Mat<f64>,
 }
 
-/// A = U Sigma V^T with both sides' vectors.
+/// The thin decomposition A = U Sigma V^T with the vectors of both sides.
 pub(crate) fn thin_svd(a: MatRef<'_, f64>) -> Result<Svd, Error> {
     let (m, n) = a.shape();
     let size = m.min(n);
@@ -63,7 +64,7 @@ pub(crate) fn thin_svd(a: MatRef<'_, f64>) -> Result<Svd, Error> {
     Ok(Svd { left, values: values.column_vector().iter().copied().collect(), right })
 }
 
-/// The singular values of A alone, descending.
+/// Only the singular values of A, descending.
 pub(crate) fn singular_values(a: MatRef<'_, f64>) -> Result<Vec<f64>, Error> {
     let (m, n) = a.shape();
     let mut values = Diag::zeros(m.min(n));
@@ -76,8 +77,8 @@ pub(crate) fn singular_values(a: MatRef<'_, f64>) -> Result<Vec<f64>, Error> {
     Ok(values.column_vector().iter().copied().collect())
 }
 
-/// A = Q Lambda Q^T of a symmetric matrix: eigenvalues descending, eigenvectors as columns in their
-/// order.
+/// The decomposition A = Q Lambda Q^T of a symmetric matrix: eigenvalues descending, eigenvectors
+/// as columns in their order.
 pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>), Error> {
     let n = a.nrows();
     let mut vectors = Mat::zeros(n, n);

@@ -63,7 +63,7 @@ pub enum Error {
     },
     /// A Gram matrix with an eigenvalue below zero by more than rounding.
     #[error(
-        "the Gram matrix is not positive semidefinite: its centred form has the eigenvalue {eigenvalue:e} beside {largest:e}; \
+        "the Gram matrix is not positive semidefinite: its centred form has the eigenvalues {eigenvalue:e} and {largest:e}; \
          give J J^T itself, summed in f64"
     )]
     Indefinite {
@@ -102,7 +102,7 @@ pub enum Error {
     },
     /// The authors' numerics were requested for an objective other than -log P of a class.
     #[error(
-        "filter paper is the authors' numerics for -log P objectives alone, not for '{objective}': take exact or tikhonov:LAMBDA, \
+        "filter paper is the authors' numerics, for -log P objectives only and not for '{objective}': take exact or tikhonov:LAMBDA, \
          or the objective -log P of a class"
     )]
     PaperObjective {
@@ -131,7 +131,7 @@ pub enum Error {
     },
     /// The objective names a class that is merged with others.
     #[error(
-        "class {class} is merged with other classes that carry little: linearise for the objective that names it"
+        "class {class} is merged with other classes of little probability: linearise for the objective that names it"
     )]
     MergedClass {
         /// The class.
@@ -165,7 +165,7 @@ pub enum Error {
         /// sum_k dh_k.
         sum: f64,
     },
-    /// Text that is no filter.
+    /// Text that is not a filter.
     #[error("filter '{text}': {reason}; write exact[:TOL], paper[:EPS[:RANK_EPS]] or tikhonov:LAMBDA")]
     FilterSyntax {
         /// The text.
@@ -173,9 +173,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A cut on the spectrum finer than a Gram matrix can carry.
+    /// A cut on the spectrum that is finer than a Gram matrix resolves.
     #[error(
-        "{what} {asked:e} lies below {carried:e}, the finest singular value which a Gram matrix in f64 carries here: \
+        "{what} {asked:e} is below {carried:e}, the smallest singular value that a Gram matrix in f64 resolves here: \
          give the Jacobian's rows instead of its Gram matrix, or a larger {what}"
     )]
     BelowGramResolution {
@@ -242,8 +242,7 @@ pub enum Error {
     /// The objective is given by its gradient over the whole perturbation, which says nothing about
     /// a part of the image.
     #[error(
-        "the objective '{objective}' has no gradient in the logits, from which that of a part of the image would follow: take a function \
-         of the probabilities"
+        "the objective '{objective}' has no gradient in the logits, which a part of the image needs: take a function of the probabilities"
     )]
     NoWindows {
         /// The objective.

@@ -12,7 +12,8 @@ use std::str::FromStr;
 
 use crate::{Error, SampleObjective};
 
-/// The epsilon of the authors' code, which they use in columns, gradient and rank.
+/// The epsilon of the authors' code, which they use in columns, gradient and rank. For pixels in
+/// 0..255; it is absolute, so that for pixels in 0..1 their cut on the rank becomes 0.255.
 pub const PAPER_EPSILON: f64 = 1e-3;
 
 /// Which directions of the spectrum count, and how much.
@@ -70,7 +71,8 @@ impl Filter {
         Self::Paper { epsilon, rank_epsilon }.validated()
     }
 
-    /// Damping by lambda.
+    /// Damping by lambda, in units of squared Fisher length per squared unit of the perturbed
+    /// quantity.
     ///
     /// # Errors
     ///
@@ -101,8 +103,7 @@ impl Filter {
             Self::Exact { tolerance: None } => {}
             Self::Exact { tolerance: Some(tolerance) } => {
                 if !(tolerance > 0.0 && tolerance < 1.0) {
-                    let range =
-                        "greater than 0 and less than 1, for it is relative to the largest singular value";
+                    let range = "greater than 0 and less than 1, as a share of the largest singular value";
                     return Err(Error::FilterArgument { name: "tolerance", value: tolerance, range });
                 }
             }
@@ -175,7 +176,7 @@ impl FromStr for Filter {
             ("tikhonov", [lambda]) => Self::tikhonov(*lambda),
             ("tikhonov", []) => return Err(fail("tikhonov needs its lambda, as in tikhonov:1".to_owned())),
             ("exact" | "paper" | "tikhonov", _) => return Err(fail("too many arguments".to_owned())),
-            _ => return Err(fail(format!("'{name}' is no filter"))),
+            _ => return Err(fail(format!("'{name}' is not a filter"))),
         };
         filter.map_err(|error| fail(error.to_string()))
     }
@@ -186,5 +187,5 @@ fn number(text: &str) -> Result<f64, String> {
     if text.is_empty() {
         return Err("an argument is missing after ':'".to_owned());
     }
-    text.parse().map_err(|_| format!("'{text}' is no number"))
+    text.parse().map_err(|_| format!("'{text}' is not a number"))
 }

@@ -15,18 +15,18 @@ pub(crate) struct Outcome {
     pub(crate) log_value: Option<f64>,
     pub(crate) rank: usize,
     pub(crate) ambiguous: bool,
-    /// c e^-`log_scale`.
+    /// The coefficients c of the most influential direction, times e^-`log_scale`.
     pub(crate) coefficients: Vec<f64>,
     pub(crate) log_scale: f64,
 }
 
 impl Outcome {
-    /// FI = 0: no perturbation moves the probabilities, or f does not change with them.
+    /// The outcome FI = 0: no perturbation moves the probabilities, or f does not change with them.
     pub(crate) fn zero(classes: usize, rank: usize, ambiguous: bool) -> Self {
         Self { log_value: None, rank, ambiguous, coefficients: vec![0.0; classes], log_scale: 0.0 }
     }
 
-    /// FI + e^`log_more`.
+    /// Adds e^`log_more` to FI.
     pub(crate) fn add(&mut self, log_more: f64) {
         if log_more > f64::NEG_INFINITY {
             self.log_value = Some(match self.log_value {
@@ -43,7 +43,7 @@ pub(crate) fn log_add(a: f64, b: f64) -> f64 {
     if smaller == f64::NEG_INFINITY { larger } else { larger + (smaller - larger).exp().ln_1p() }
 }
 
-/// V diag(s) V^T zeta, where `s` covers the first columns of V only.
+/// V diag(s) V^T zeta, where `s` covers only the first columns of V: K values.
 pub(crate) fn filtered(tangent: &Tangent, s: &[f64], zeta: &[f64]) -> Vec<f64> {
     let mut sum = vec![0.0; zeta.len()];
     for (j, s) in s.iter().enumerate() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::error::{check_finite, wrong_length};
 use crate::{Error, Probabilities};
 
-/// One finite number per class.
+/// The costs of the classes: one finite number per class.
 #[derive(Debug, Clone)]
 pub struct Costs(Arc<[f64]>);
 
@@ -31,7 +31,7 @@ impl Costs {
         Ok(Self(costs.into()))
     }
 
-    /// c_k.
+    /// The costs c_k: `[K]`.
     pub fn values(&self) -> &[f64] {
         &self.0
     }
@@ -42,7 +42,7 @@ impl Costs {
         if found == classes { Ok(()) } else { Err(wrong_length("the list of costs", classes, found)) }
     }
 
-    /// The numbers as bits.
+    /// The costs as bits.
     fn bits(&self) -> impl Iterator<Item = u64> + '_ {
         self.0.iter().map(|cost| cost.to_bits())
     }
@@ -84,7 +84,7 @@ impl GradientFunction {
         &self.name
     }
 
-    /// Its K finite values.
+    /// Its K values, which must be finite.
     pub(crate) fn at(&self, probabilities: &Probabilities) -> Result<Vec<f64>, Error> {
         let what = "the gradient that the objective's function returns";
         let values = (self.function)(probabilities);

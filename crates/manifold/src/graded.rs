@@ -1,10 +1,10 @@
 //! Weighted least squares with weights from 1 to below the smallest `f64`: x^T x and A z for
 //! x = R^-T A^T d, z = R^-1 x, where diag(e^omega) A = Q R.
 //!
-//! In the measure, A has a constant column beside the tangent vectors, omega_k = l_k / 2, and d is
-//! the gradient of the objective, so that x^T x = FI and A z is the change of the logits along the
-//! most influential direction. The constant column subtracts the mean P^T V: diag(sqrt P) 1 =
-//! sqrt P is the direction in which probabilities cannot move.
+//! In the measure, A has a constant column and the tangent vectors, omega_k = l_k / 2, and d is the
+//! gradient of the objective, so that x^T x = FI and A z is the change of the logits along the most
+//! influential direction. The constant column subtracts the mean P^T V: diag(sqrt P) 1 = sqrt P is
+//! the direction in which probabilities cannot move.
 //!
 //! Two simpler methods lose digits. A Householder QR of diag(e^omega) A loses the light rows. A
 //! mean subtracted in floating point loses the heaviest row: V_1 - P^T V is a sum of
@@ -31,9 +31,9 @@ use loss::Doubt;
 /// The rows of A and their weights: K class rows [1 | X_k], then further rows [0 | X_i].
 #[derive(Debug)]
 pub(crate) struct GradedRows {
-    /// X: n x m, without the constant column.
+    /// X, without the constant column: n x m.
     pub(crate) rows: Mat<f64>,
-    /// omega: n.
+    /// The logarithms of the weights, omega: n.
     pub(crate) log_weights: Vec<f64>,
     /// Absolute error of the entries of each column; that of the constant one is zero.
     pub(crate) errors: Vec<f64>,
@@ -89,8 +89,8 @@ pub(crate) fn solve(problem: GradedRows, gradient: &LogitGradient) -> GradedSolu
         columns.push(column);
     }
     // QR of the scaled L, then two triangular solves: x = R^-T L^T d and the change L R^-1 x of the
-    // logits. The common exponents log_right and log_image are carried outside the solves, for the
-    // weights span more than the range of f64.
+    // logits. The common exponents log_right and log_image are carried outside the solves, since
+    // the weights span more than the range of f64.
     let log_weights = &elimination.log_weights;
     let (right, log_right) = right_hand_side(&columns, log_weights, gradient);
     let factor = qr_factor(scaled(&columns, log_weights, classes, top));
@@ -233,7 +233,7 @@ fn right_hand_side(columns: &[Column], log_weights: &[f64], gradient: &LogitGrad
     (right, log_scale)
 }
 
-/// R^-T b.
+/// R^-T b by forward substitution; R is upper triangular.
 fn forward(factor: &Mat<f64>, right: &[f64]) -> Vec<f64> {
     let mut x = right.to_vec();
     for j in 0..x.len() {
@@ -243,7 +243,7 @@ fn forward(factor: &Mat<f64>, right: &[f64]) -> Vec<f64> {
     x
 }
 
-/// R^-1 b.
+/// R^-1 b by backward substitution.
 fn backward(factor: &Mat<f64>, right: &[f64]) -> Vec<f64> {
     let mut x = right.to_vec();
     for i in (0..x.len()).rev() {

@@ -1,4 +1,4 @@
-//! dh, the gradient of an objective in the logits, as logarithms with signs: its entries range from
+//! The gradient dh of an objective in the logits, as logarithms with signs: its entries range from
 //! 1 to below the smallest `f64`.
 //!
 //! Every function of the probabilities has sum_k dh_k = 0. Expected costs are the general case:
@@ -16,7 +16,8 @@ pub const ZERO_SUM: f64 = 1e-10;
 /// Roundings of numbers of the order of one, per class, that a sum of probabilities may contain.
 const SUM_ROUNDOFFS: f64 = 4.0;
 
-/// dh, the gradient of the objective in the logits: dh_k = sign_k exp(log_abs_k), its sum zero.
+/// The gradient dh of the objective in the logits: dh_k = sign_k exp(log_abs_k), K entries with the
+/// sum zero.
 #[derive(Debug, Clone)]
 pub(crate) struct LogitGradient {
     pub(crate) log_abs: Vec<f64>,
@@ -60,7 +61,7 @@ impl LogitGradient {
         let classes = probabilities.classes();
         let logs = probabilities.logs();
         // c_k - E c = (c_k - c_top) + (c_top - E c). Where c_k = c_top the second term is used as a
-        // logarithm, for its exponential may underflow.
+        // logarithm, since its exponential may underflow.
         let (above, log_above) = deviation_of_predicted(probabilities, costs);
         let level = costs[probabilities.predicted()];
         let (mut log_abs, mut signs) = (Vec::with_capacity(classes), Vec::with_capacity(classes));
@@ -78,8 +79,9 @@ impl LogitGradient {
         Self::bounded(probabilities, log_abs, signs, f64::NEG_INFINITY)
     }
 
-    /// From plain numbers that add up to zero, times e^`log_scale`. The entry of the predicted
-    /// class is recomputed as minus the sum of the others, so that the sum is zero exactly.
+    /// The gradient whose entries are plain numbers that add up to zero, times e^`log_scale`, each
+    /// with an error of `error` e^`log_scale`. The entry of the predicted class is recomputed as
+    /// minus the sum of the others, so that the sum is zero exactly.
     pub(crate) fn plain(probabilities: &Probabilities, dh: &[f64], log_scale: f64, error: f64) -> Self {
         let top = probabilities.predicted();
         let largest = dh.iter().fold(0.0_f64, |largest, d| largest.max(d.abs()));
@@ -91,7 +93,7 @@ impl LogitGradient {
         Self::bounded(probabilities, log_abs, signs, error.ln() + log_scale)
     }
 
-    /// dh . v as its sign and ln of its size; `None` where it is 0.
+    /// The slope dh . v as its sign and ln of its size; `None` where it is 0.
     ///
     /// Because sum_k dh_k = 0, the velocity of the predicted class may be subtracted from all. That
     /// removes the term with the largest dh, which would cancel against the others.
@@ -132,7 +134,7 @@ fn deviation_of_predicted(probabilities: &Probabilities, costs: &[f64]) -> (f64,
     (sum.signum(), sum.abs().ln() + scale)
 }
 
-/// ln sum_k e^v_k; -infinity where every v is.
+/// ln sum_k e^v_k; -infinity where every v_k is.
 fn log_sum(values: &[f64]) -> f64 {
     let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if !largest.is_finite() {
@@ -153,9 +155,9 @@ pub(crate) enum Gradient {
 /// A gradient that may have a component along which the distribution does not change.
 #[derive(Debug)]
 pub(crate) struct FreeGradient {
-    /// C dh: K numbers that add up to zero.
+    /// C dh: K entries that add up to zero.
     pub(crate) dh: Vec<f64>,
-    /// e.
+    /// The row e.
     pub(crate) row: Row,
 }
 
@@ -225,6 +227,8 @@ impl FreeGradient {
         let inside = self.row.inside(tangent, rank);
         let log_outside = inside.outside.ln() + 2.0 * self.row.norm.ln();
         let log_outside = if inside.outside > 0.0 { log_outside } else { f64::NEG_INFINITY };
+        // Without a part of its own, the gradient keeps its scale as a logarithm. Else the two
+        // parts are added as plain numbers.
         if self.dh.iter().all(|d| *d == 0.0) {
             let gradient =
                 LogitGradient::plain(probabilities, &inside.gradient, inside.log_scale, inside.error);

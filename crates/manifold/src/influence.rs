@@ -13,8 +13,8 @@ use crate::filters::{Outcome, exact::exact, paper::paper, tikhonov::tikhonov};
 use crate::gradient::Gradient;
 use crate::{Baselines, Error, Filter, Probabilities, SampleObjective, Scalar, Tangent, error, spectrum};
 
-/// Largest |ln c| of a coefficient that is returned as a plain number: e^709 is the end of the
-/// range of `f64`.
+/// Largest |ln c| of the largest coefficient that is returned as a plain number: e^709 is the end
+/// of the range of `f64`.
 const LARGEST_EXPONENT: f64 = 690.0;
 
 /// The influence of one sample, with the quantities that show how far it can be trusted.
@@ -39,26 +39,27 @@ pub struct Influence {
     pub reach: f64,
     /// |df|^2 minus its projection on the row space of C J: how much of the objective's gradient
     /// lies along directions that leave the distribution unchanged. Exactly 0 for functions of the
-    /// probabilities, and where it could be rounding alone. Where it is not 0, the measure itself
-    /// is unbounded, and `value` covers only the component in the row space. [`Filter::Tikhonov`]
-    /// is the exception: its budget on omega bounds the whole, and it adds `outside` / lambda.
+    /// probabilities, and where it could be only rounding. Where it is not 0, the measure itself is
+    /// unbounded, and `value` covers only the component in the row space. [`Filter::Tikhonov`] is
+    /// the exception: its budget on omega bounds the whole, and it adds `outside` / lambda.
     pub outside: f64,
     /// Whether rounding, or a slightly different tolerance, could give another value.
     pub ambiguous: bool,
     /// Eigenvalues of the K x K matrix Gamma, unfiltered, descending, K of them.
     pub spectrum: Vec<f64>,
-    /// c, K numbers that sum to zero: h = exp(`coefficients_log_scale`) J^T c is the most
-    /// influential direction G^+ df (or its filtered form), along which f grows fastest per unit of
-    /// Fisher length.
+    /// The coefficients c, K values that sum to zero: h = exp(`coefficients_log_scale`) J^T c is
+    /// the most influential direction G^+ df (or its filtered form), along which f grows fastest
+    /// per unit of Fisher length.
     ///
     /// With rows of the K-1 differences z_k - z_K, use the first K-1 coefficients. The component
     /// `outside` is not part of h.
     pub coefficients: Vec<f64>,
-    /// 0 unless a coefficient would leave the range of `f64`.
+    /// The logarithm of the scale of `coefficients`: 0 unless a coefficient would leave the range
+    /// of `f64`.
     pub coefficients_log_scale: f64,
 }
 
-/// The influence of the perturbations behind `tangent` on the objective, for one sample.
+/// The influence on the objective of the perturbations that `tangent` describes, for one sample.
 ///
 /// # Shapes
 ///
@@ -134,8 +135,8 @@ impl<'a> Measurement<'a> {
 
     fn influence(&self, filter: Filter) -> Result<Influence, Error> {
         let Self { probabilities, tangent, objective, .. } = self;
-        // An objective that is no function of the probabilities is first reduced to the gradient in
-        // the logits of its component in the row space; it has no bound.
+        // An objective that is not a function of the probabilities is first reduced to its
+        // component in the row space, as a gradient in the logits; it has no bound.
         let reduced;
         let (gradient, log_bound, log_outside) = match &self.gradient {
             Gradient::OfProbabilities(gradient) => {
@@ -157,6 +158,8 @@ impl<'a> Measurement<'a> {
             }
             Filter::Tikhonov { lambda } => tikhonov(probabilities, tangent, gradient, lambda),
         };
+        // Along directions that leave the distribution unchanged only the budget limits omega: they
+        // add `outside` / lambda.
         if let Filter::Tikhonov { lambda } = filter {
             outcome.add(log_outside - lambda.ln());
         }
@@ -221,7 +224,7 @@ impl Influence {
         }
     }
 
-    /// J^T c, the most influential direction without its scale exp(`coefficients_log_scale`).
+    /// The most influential direction J^T c without its scale exp(`coefficients_log_scale`).
     ///
     /// # Shapes
     ///
@@ -247,8 +250,8 @@ impl Influence {
     }
 }
 
-/// The coefficients times e^`log_scale` and 0, where the largest stays in range. Otherwise the
-/// coefficients scaled to a largest of one, and the logarithm of that scale.
+/// The coefficients times e^`log_scale`, and 0, where the largest of them stays in range. Otherwise
+/// the coefficients scaled to a largest of one, and the logarithm of that scale.
 fn natural(coefficients: Vec<f64>, log_scale: f64) -> (Vec<f64>, f64) {
     let largest = coefficients.iter().fold(0.0_f64, |largest, c| c.abs().max(largest));
     if largest == 0.0 {

@@ -8,7 +8,7 @@
 //! | [`ExpectedCost`] | E c = sum_k P_k c_k | dh_k = P_k (c_k - E c) |
 //! | [`Probabilities`] | g(P) | dh_k = P_k (g_k - E g), g_k = dg / dP_k |
 //! | [`Logits`] | h(z) | dh, as the function gives it |
-//! | [`Row`] | anything | the row df itself |
+//! | [`Row`] | any function of omega | the row df itself |
 //!
 //! All but the last two are functions of the probabilities: sum_k dh_k = 0, and |w|^2 bounds the
 //! measure.
@@ -80,17 +80,17 @@ pub enum SampleObjective {
 }
 
 impl SampleObjective {
-    /// -log P of the class `class`.
+    /// -log P of the class `class`, counted from 0.
     pub const fn class(class: usize) -> Self {
         Self::NegLogProbability { class }
     }
 
-    /// z of the class `class` minus the largest other logit.
+    /// The logit of the class `class` minus the largest other logit.
     pub const fn margin_of(class: usize) -> Self {
         Self::MarginOf { class }
     }
 
-    /// sum_k P_k c_k, with one cost per class.
+    /// Expected cost sum_k P_k c_k, with one cost per class.
     ///
     /// # Errors
     ///
@@ -170,8 +170,8 @@ impl SampleObjective {
         dh.is_ok_and(|dh| matches!(CommonShift::of(&dh), CommonShift::Sum(_)))
     }
 
-    /// df / dt where the logits move by `velocity` per unit of t, as its sign and ln of its size
-    /// (the size may exceed the range of `f64`). `None` where it is 0.
+    /// The slope df / dt where the logits move by `velocity` per unit of t, as its sign and ln of
+    /// its size (the size may exceed the range of `f64`). `None` where it is 0.
     ///
     /// # Shapes
     ///
@@ -195,11 +195,11 @@ impl SampleObjective {
         Ok(gradient.log_slope(velocity, probabilities.predicted()))
     }
 
-    /// f at the logits of `at`, for the comparison of an actual change of f with the first-order
-    /// prediction: in nats for -log P and the entropy, in units of the logits for margins, in those
-    /// of the costs for an expected cost. Predicted class and rival are those at `base`, where f
-    /// was differentiated, even if they change along the way. `None` for an objective that is known
-    /// only by its derivatives.
+    /// The value of f at the logits of `at`, for the comparison of an actual change of f with the
+    /// first-order prediction: in nats for -log P and the entropy, in units of the logits for
+    /// margins, in those of the costs for an expected cost. Predicted class and rival are those at
+    /// `base`, where f was differentiated, even if they change along the way. `None` for an
+    /// objective that is known only by its derivatives.
     ///
     /// # Errors
     ///
@@ -222,7 +222,7 @@ impl SampleObjective {
         })
     }
 
-    /// dh, where f is a function of the probabilities.
+    /// The gradient dh in the logits, where f is a function of the probabilities.
     pub(crate) fn logit_gradient(
         &self,
         probabilities: &Probabilities,

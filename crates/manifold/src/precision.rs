@@ -49,7 +49,7 @@ pub enum RowPrecision {
 }
 
 impl RowPrecision {
-    /// u = 2^-b, the largest relative error of one rounding.
+    /// The unit roundoff u = 2^-b, the largest relative error of one rounding.
     pub const fn unit_roundoff(self) -> f64 {
         match self {
             Self::F16 => 1.0 / 2_048.0,
@@ -83,7 +83,7 @@ pub trait Scalar: Copy + sealed::Sealed {
     /// The precision of rows of this type.
     const PRECISION: RowPrecision;
 
-    /// The same value in `f64`.
+    /// The value in `f64`, without rounding.
     fn to_f64(self) -> f64;
 }
 
@@ -127,7 +127,7 @@ pub(crate) struct Noise {
 }
 
 impl Noise {
-    /// The worse of two: the lower precision, and a Gram matrix if either is one.
+    /// The noise of two blocks together: the lower precision, and a Gram matrix if either is one.
     pub(crate) fn worse(self, other: Self) -> Self {
         let carrier = if self.carrier == Carrier::Gram { self.carrier } else { other.carrier };
         Self { precision: self.precision.min(other.precision), carrier }
@@ -151,7 +151,7 @@ impl Noise {
         }
     }
 
-    /// The largest singular value that rounding alone can produce when all rows are nearly equal,
+    /// The largest singular value that only rounding can produce when all rows are nearly equal,
     /// relative to the norm of J before centring.
     pub(crate) fn floor(self) -> f64 {
         let rows = CENTRING_ROUNDOFFS * self.precision.unit_roundoff();

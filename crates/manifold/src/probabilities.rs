@@ -42,7 +42,7 @@ impl Probabilities {
         Ok(Self { logits: logits.to_vec(), logs, predicted, runner_up })
     }
 
-    /// K, the number of classes.
+    /// The number of classes, K.
     pub fn classes(&self) -> usize {
         self.logs.len()
     }
@@ -52,12 +52,12 @@ impl Probabilities {
         &self.logits
     }
 
-    /// l_k = ln P_k of every class.
+    /// The logarithms l_k = ln P_k: `[K]`.
     pub fn logs(&self) -> &[f64] {
         &self.logs
     }
 
-    /// P_k of every class; 0 where it underflows `f64`.
+    /// The probabilities P_k: `[K]`; 0 where one underflows `f64`.
     pub fn values(&self) -> Vec<f64> {
         self.logs.iter().map(|l| l.exp()).collect()
     }
@@ -67,7 +67,7 @@ impl Probabilities {
         self.predicted
     }
 
-    /// P_k of one class.
+    /// The probability P_k of one class.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl Probabilities {
         Ok(self.logits[class] - self.logits[self.rival(class)])
     }
 
-    /// H = - sum_k P_k ln P_k in nats; a class with P = 0 adds nothing.
+    /// The entropy H = - sum_k P_k ln P_k in nats; a class with P = 0 adds nothing.
     pub fn entropy(&self) -> f64 {
         self.logs.iter().map(|l| -l * l.exp()).sum()
     }

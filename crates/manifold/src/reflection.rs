@@ -16,7 +16,7 @@ pub(crate) struct Reflection {
 }
 
 impl Reflection {
-    /// u = n / |n| + e_0; the sum does not cancel because n is positive.
+    /// The reflection by u = n / |n| + e_0; the sum does not cancel because n is positive.
     pub(crate) fn of(n: &[f64]) -> Self {
         let norm = n.iter().fold(0.0_f64, |norm, x| norm.hypot(*x));
         let u: Vec<f64> =
@@ -30,7 +30,7 @@ impl Reflection {
         self.reflect(a).get(1.., ..).to_owned()
     }
 
-    /// Back from the complement: (K-1) x m to K x m, orthogonal to n.
+    /// Takes rows back from the complement: (K-1) x m to K x m, orthogonal to n.
     pub(crate) fn lift(&self, a: MatRef<'_, f64>) -> Mat<f64> {
         let below = Mat::from_fn(a.nrows() + 1, a.ncols(), |k, j| if k == 0 { 0.0 } else { a[(k - 1, j)] });
         self.reflect(below.as_ref())

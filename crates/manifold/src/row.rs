@@ -2,7 +2,7 @@
 //! measure needs.
 //!
 //! With C J = V Sigma W^T, the component of df in the row space of C J is W a, a = W^T df =
-//! Sigma^-1 V^T C (J df); so only J df (K numbers) and |df| are kept. On that component f behaves
+//! Sigma^-1 V^T C (J df); so only J df (K values) and |df| are kept. On that component f behaves
 //! like a function of the logits with the gradient dh = V Sigma^-1 a, because J^T dh = W a. The
 //! remainder |df|^2 - |a|^2 is `outside`: along it f changes and the distribution does not.
 
@@ -11,33 +11,34 @@ use std::hash::{Hash, Hasher};
 use crate::error::{check_finite, wrong_length};
 use crate::{Error, Scalar, Tangent};
 
-/// `outside` / |df|^2 below this many times the error of the weakest direction counts as 0.
+/// `outside` / |df|^2 below this many times the error of the weakest direction counts as 0: it is
+/// then within the error of that direction's coordinate of df.
 const OUTSIDE_ROUNDOFFS: f64 = 100.0;
 
 /// A gradient df in perturbation space, kept as C J df / |df| and |df|.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// C J df / |df|: K numbers that add up to zero.
+    /// C J df / |df|: K values that add up to zero.
     pub(crate) product: Vec<f64>,
-    /// |df|.
+    /// The norm |df|.
     pub(crate) norm: f64,
 }
 
 /// The component of a row along which the distribution changes.
 #[derive(Debug)]
 pub(crate) struct Inside {
-    /// V Sigma^-1 a, divided by e^`log_scale`: K numbers that add up to zero.
+    /// V Sigma^-1 a, divided by e^`log_scale`: K values that add up to zero.
     pub(crate) gradient: Vec<f64>,
     pub(crate) log_scale: f64,
     /// Absolute error of the entries of `gradient`.
     pub(crate) error: f64,
-    /// 1 - |a|^2 / |df|^2; 0 where it could be rounding alone.
+    /// 1 - |a|^2 / |df|^2; 0 where it could be only rounding.
     pub(crate) outside: f64,
 }
 
 impl Row {
-    /// From df and the rows of J: all K, or the K-1 differences z_k - z_K. The length decides
-    /// which.
+    /// The row of df, by its products with the rows of J: all K, or the K-1 differences z_k - z_K.
+    /// The length decides which.
     ///
     /// # Shapes
     ///
@@ -69,8 +70,8 @@ impl Row {
         Self::new(rows.chunks_exact(columns).map(product).collect(), classes, norm)
     }
 
-    /// From J df and |df|, for when J itself is not available (a Gram matrix): K numbers, or the
-    /// K-1 products with the rows z_k - z_K.
+    /// The row of df from J df and |df|, where J itself is not available (a Gram matrix): K
+    /// products, or the K-1 products with the rows z_k - z_K.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl Row {
         Ok(Self { product, norm })
     }
 
-    /// |df|.
+    /// The norm |df|.
     pub fn norm(&self) -> f64 {
         self.norm
     }
@@ -110,7 +111,7 @@ impl Row {
         if found == expected { Ok(()) } else { Err(Error::ClassMismatch { what: "a row", found, expected }) }
     }
 
-    /// df times `factor`.
+    /// The row of df times `factor`.
     pub(crate) fn times(&self, factor: f64) -> Self {
         Self {
             product: self.product.iter().map(|x| x * factor.signum()).collect(),
@@ -118,7 +119,7 @@ impl Row {
         }
     }
 
-    /// The same row when both J and df are multiplied by `unit`.
+    /// This row when both J and df are multiplied by `unit`.
     pub(crate) fn in_units(&self, unit: f64) -> Self {
         Self { product: self.product.iter().map(|x| x * unit).collect(), norm: self.norm * unit }
     }
@@ -162,7 +163,7 @@ impl Row {
 }
 
 impl PartialEq for Row {
-    /// The same bits.
+    /// Whether the bits are equal.
     fn eq(&self, other: &Self) -> bool {
         let bits = |row: &Self| row.product.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         self.norm.to_bits() == other.norm.to_bits() && bits(self) == bits(other)

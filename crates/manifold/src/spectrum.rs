@@ -11,14 +11,15 @@ use crate::filters::{above_predicted, deviations, scaled_factor};
 use crate::gradient::{FreeGradient, Gradient, LogitGradient};
 use crate::{Error, Probabilities, Tangent};
 
-/// gamma_i as squared singular values of diag(sqrt P)(X - 1 P^T X), X = V Sigma: K of them,
-/// descending, the last zero.
+/// The eigenvalues gamma_i as squared singular values of diag(sqrt P)(X - 1 P^T X), X = V Sigma: K
+/// of them, descending, the last zero.
 ///
 /// Their absolute error is a rounding of the largest. Eigenvalues that underflow `f64` are 0, those
 /// that overflow it infinite.
 pub(crate) fn eigenvalues(probabilities: &Probabilities, tangent: &Tangent) -> Result<Vec<f64>, Error> {
     let classes = tangent.classes();
     let largest = tangent.largest();
+    // (A tangent of zeros has no scale; all its eigenvalues are 0.)
     let mut gammas = Vec::with_capacity(classes);
     if largest > 0.0 {
         let weighted = weighted_tangent(probabilities, tangent);
@@ -28,7 +29,7 @@ pub(crate) fn eigenvalues(probabilities: &Probabilities, tangent: &Tangent) -> R
     Ok(gammas)
 }
 
-/// diag(sqrt P)(X - 1 P^T X) / sigma_1.
+/// diag(sqrt P)(X - 1 P^T X) / sigma_1: K x m.
 fn weighted_tangent(probabilities: &Probabilities, tangent: &Tangent) -> Mat<f64> {
     let mut rows = deviations(probabilities, tangent);
     for j in 0..rows.ncols() {
@@ -40,7 +41,7 @@ fn weighted_tangent(probabilities: &Probabilities, tangent: &Tangent) -> Mat<f64
     rows
 }
 
-/// |df|, the Euclidean norm of the objective's gradient.
+/// The Euclidean norm |df| of the objective's gradient.
 pub(crate) fn gradient_norm(probabilities: &Probabilities, tangent: &Tangent, gradient: &Gradient) -> f64 {
     match gradient {
         Gradient::OfProbabilities(gradient) => inner_norm(probabilities, tangent, gradient),
@@ -61,6 +62,7 @@ fn free_norm(tangent: &Tangent, gradient: &FreeGradient) -> f64 {
     let log_unit = log_size.max(row.norm.ln());
     let (size, share) = ((log_size - log_unit).exp(), (row.norm.ln() - log_unit).exp());
     let factor = scaled_factor(tangent, tangent.singular.len());
+    // X^T dh, entry by entry, and its product with e, in units of sigma_1 and of the largest dh.
     let image = |j: usize| factor.col_as_slice(j).iter().zip(dh).map(|(x, d)| x * (d / largest)).sum::<f64>();
     let square: f64 = (0..factor.ncols()).map(|j| (size * image(j)).powi(2)).sum();
     let cross: f64 = dh.iter().zip(&row.product).map(|(d, x)| d / largest * (x / tangent.largest())).sum();

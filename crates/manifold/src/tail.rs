@@ -75,6 +75,7 @@ impl Tail {
         let named = [predicted, runner_up, class, rival];
         let mut others: Vec<usize> = (0..logits.len()).filter(|k| !named.contains(k)).collect();
         others.sort_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+        // From the least likely class up, as long as both limits hold.
         let mut mass = 0.0;
         let fits = |&class: &usize| {
             mass += probabilities.logs()[class].exp();
@@ -98,6 +99,7 @@ impl Tail {
         if (0.0..1.0).contains(&epsilon) { Ok(()) } else { Err(Error::TailShare { epsilon }) }
     }
 
+    /// The tail of these merged classes, with all sums as logarithms.
     fn of(probabilities: &Probabilities, kept: Vec<usize>, merged: Vec<usize>) -> Self {
         let (logits, logs) = (probabilities.logits(), probabilities.logs());
         let log_sum = |values: &[f64]| merged.iter().map(|&k| values[k]).fold(f64::NEG_INFINITY, log_add);
@@ -117,7 +119,7 @@ impl Tail {
         &self.merged
     }
 
-    /// P_T, the total probability of the merged classes.
+    /// The total probability P_T of the merged classes.
     pub fn probability(&self) -> f64 {
         self.log_mass.exp()
     }
@@ -156,7 +158,7 @@ impl Tail {
         Ok(all)
     }
 
-    /// The same objective in the class numbers of the network with the merged class.
+    /// The objective in the class numbers of the network with the merged class.
     ///
     /// # Errors
     ///

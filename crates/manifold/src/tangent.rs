@@ -18,7 +18,8 @@ use crate::precision::{AMBIGUOUS_FACTOR, Carrier, Noise};
 use crate::reflection::Reflection;
 use crate::{Error, Row, RowPrecision, Scalar};
 
-/// Columns of J that are factorised at once; limits the memory for wide Jacobians.
+/// Columns of J that are factorised at once: 32 KiB of memory per class, however wide J is. Each
+/// block is stacked on K rows that are factorised again, so that it must be several times as large.
 const BLOCK_COLUMNS: usize = 4096;
 /// Largest asymmetry of a Gram matrix, relative to its largest entry. Sums in `f64` are symmetric
 /// to 1e-13; a larger difference is a mistake of the caller.
@@ -27,7 +28,7 @@ pub const GRAM_ASYMMETRY: f64 = 1e-8;
 /// rounding and is set to 0.
 pub const GRAM_INDEFINITENESS: f64 = 1e-8;
 
-/// The tangent data of one sample, reduced to K x m numbers.
+/// The tangent data of one sample, reduced to V and Sigma.
 ///
 /// # Shapes
 ///
@@ -59,8 +60,8 @@ pub(crate) struct RankDecision {
 }
 
 impl Tangent {
-    /// From the rows of J, row-major: K rows dz_k, or K-1 rows d(z_k - z_K). The length decides
-    /// which.
+    /// The tangent of the rows of J, row-major: K rows dz_k, or K-1 rows d(z_k - z_K). The length
+    /// decides which.
     ///
     /// Rows in `f32` are summed in `f64`.
     ///
@@ -78,10 +79,13 @@ impl Tangent {
         }
         check_rows(rows.len(), classes, columns)?;
         check_finite("the Jacobian", rows.iter().map(|value| value.to_f64()))?;
+        // In units of a power of two: squares of the largest entries stay in range, and nothing is
+        // rounded.
         let scale = power_of_two_below(rows.iter().fold(0.0, |largest, v| v.to_f64().abs().max(largest)));
         let (factor, norm) = centred_factor(rows, classes, columns, 1.0 / scale);
         let noise = Noise { precision: T::PRECISION, carrier: Carrier::Rows };
         let mut tangent = Self::from_factor(factor.as_ref(), scale, norm, noise, columns)?;
+        // K rows also say how a common shift of all logits moves, which centring subtracts.
         if rows.len() == classes * columns {
             let mut means = vec![0.0; columns];
             for row in rows.chunks_exact(columns) {
@@ -92,8 +96,8 @@ impl Tangent {
         Ok(tangent)
     }
 
-    /// From M = J J^T, summed in `f64`: K x K, or (K-1) x (K-1) of the rows d(z_k - z_K). The
-    /// length decides which.
+    /// The tangent of a Gram matrix M = J J^T, summed in `f64`: K x K, or (K-1) x (K-1) of the rows
+    /// d(z_k - z_K). The length decides which.
     ///
     /// `rows` is the precision of the rows from which it was summed.
     ///
@@ -157,20 +161,20 @@ impl Tangent {
         Ok(Self { common: rows.map(|rows| Row::concatenated(&rows)), ..merged })
     }
 
-    /// The same data with another precision, e.g. for rows passed as `f64` that a network computed
-    /// in `f32`.
+    /// These data with another precision, e.g. for rows passed as `f64` that a network computed in
+    /// `f32`.
     #[must_use]
     pub fn with_precision(mut self, rows: RowPrecision) -> Self {
         self.noise.precision = rows;
         self
     }
 
-    /// K, the number of classes.
+    /// The number of classes, K.
     pub fn classes(&self) -> usize {
         self.basis.nrows()
     }
 
-    /// The precision of the rows behind these data.
+    /// The precision of the rows from which these data come.
     pub fn precision(&self) -> RowPrecision {
         self.noise.precision
     }
@@ -186,18 +190,17 @@ impl Tangent {
         self.noise.tolerance()
     }
 
-    /// m = J^T 1 / K: the gradient of the mean logit, if these data contain it.
+    /// The gradient m = J^T 1 / K of the mean logit, if these data contain it.
     pub(crate) fn common(&self) -> Option<&Row> {
         self.common.as_ref()
     }
 
-    /// sigma_1, or 0 if there are no singular values.
+    /// The largest singular value sigma_1, or 0 if there are none.
     pub(crate) fn largest(&self) -> f64 {
         self.singular.first().copied().unwrap_or(0.0)
     }
 
-    /// The size of the numbers that were rounded: sigma_1 and the common part that centring
-    /// subtracted.
+    /// The size of what was rounded: sigma_1 and the common part that centring subtracted.
     fn rounded(&self) -> f64 {
         self.common().map_or(0.0, Row::norm).hypot(self.largest())
     }
@@ -252,7 +255,8 @@ impl Tangent {
 /// R (min(p, K) x K) with R^T R = s^2 C J J^T C, and the Frobenius norm of s J.
 ///
 /// The columns of J are processed in blocks: R of the blocks so far is stacked on the transposed,
-/// centred next block, and the QR of the stack gives the new R. So p x K numbers are never held.
+/// centred next block, and the QR of the stack gives the new R. So the p x K matrix is never in
+/// memory as a whole.
 fn centred_factor<T: Scalar>(rows: &[T], classes: usize, columns: usize, s: f64) -> (Mat<f64>, f64) {
     let given = rows.len() / columns;
     let block = BLOCK_COLUMNS.max(4 * classes);
@@ -284,8 +288,8 @@ fn centred_factor<T: Scalar>(rows: &[T], classes: usize, columns: usize, s: f64)
     (factor, squares.sqrt())
 }
 
-/// C M C s^2, the means of the rows of M s^2, and its trace. A (K-1) x (K-1) matrix is extended by
-/// a last row and column of zeros.
+/// C M C s^2, the means of the rows of M s^2, and the trace of M s^2. A (K-1) x (K-1) matrix is
+/// extended by a last row and column of zeros.
 fn centred_gram(gram: &[f64], size: usize, classes: usize, s: f64) -> (Mat<f64>, Vec<f64>, f64) {
     let entry = |i: usize, j: usize| {
         if i < size && j < size {
@@ -302,7 +306,8 @@ fn centred_gram(gram: &[f64], size: usize, classes: usize, s: f64) -> (Mat<f64>,
     (centred, means, (0..size).map(|i| entry(i, i)).sum::<f64>().max(0.0))
 }
 
-/// m = J^T 1 / K from the means of the rows of M / `root`^2: J m is these means, |m|^2 their mean.
+/// The row m = J^T 1 / K from the means of the rows of M / `root`^2: J m is these means, |m|^2
+/// their mean.
 fn common_of_gram(means: &[f64], root: f64) -> Result<Row, Error> {
     let classes = means.len();
     let norm = (means.iter().sum::<f64>() / classes as f64).max(0.0).sqrt();
@@ -330,7 +335,7 @@ fn check_rows(found: usize, classes: usize, columns: usize) -> Result<(), Error>
     Err(wrong_length("the Jacobian", format!("{classes} or {} rows of {columns}", classes - 1), found))
 }
 
-/// K or K-1, whichever has the length as its square.
+/// K or K-1, whichever has this length as its square.
 fn gram_size(found: usize, classes: usize) -> Result<usize, Error> {
     let fits = |size: &usize| size.checked_mul(*size) == Some(found);
     let expected = || format!("{classes} x {classes} or {0} x {0}", classes - 1);

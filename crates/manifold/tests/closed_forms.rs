@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 const CLOSED: f64 = 1e-10;
 const ROUNDING: f64 = 1e-13;
-/// The dense pseudo-inverse squares the condition.
+/// Tolerance against the dense pseudo-inverse, which squares the condition.
 const DENSE: f64 = 1e-7;
 const LN_10: f64 = std::f64::consts::LN_10;
 

@@ -121,7 +121,7 @@ fn any_filter() -> impl Strategy<Value = Filter> {
     ]
 }
 
-/// Objectives other than -log P, their numbers taken from `rows`.
+/// Objectives other than -log P, with coefficients from `rows`.
 fn general_objectives(rows: &[f64]) -> Vec<SampleObjective> {
     let numbers = rows[..4].to_vec();
     let row = Row::from_rows(rows, 4, 3, &rows[3..6]).map(SampleObjective::Row);
@@ -142,6 +142,7 @@ proptest! {
         squared in any::<bool>(),
         y in 0..4_usize,
     ) {
+        // A tangent may be refused. If it is accepted, no result has NaN or a wrong sign.
         let tangent = if squared {
             let rows = common::Dense::new(4, 3, rows.clone());
             Tangent::from_gram(&rows.gram().values, 4, RowPrecision::F64)

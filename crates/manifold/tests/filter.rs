@@ -24,20 +24,20 @@ fn every_form_is_read() {
 #[test]
 fn wrong_forms_say_what_is_wrong() {
     let forms = [
-        ("", "'' is no filter"),
-        ("Exact", "'Exact' is no filter"),
+        ("", "'' is not a filter"),
+        ("Exact", "'Exact' is not a filter"),
         ("exact:", "missing"),
         ("exact:0", "greater than 0"),
         ("exact:1.5", "less than 1"),
         ("exact:1e-3:2", "too many"),
         ("exact:nan", "greater than 0"),
-        ("paper:abc", "'abc' is no number"),
+        ("paper:abc", "'abc' is not a number"),
         ("paper:1e-3:-1", "positive and finite"),
         ("paper:1:2:3", "too many"),
         ("tikhonov", "lambda"),
         ("tikhonov:inf", "positive and finite"),
         ("tikhonov:1:2", "too many"),
-        ("tikhonov: 1", "no number"),
+        ("tikhonov: 1", "not a number"),
     ];
     for (text, reason) in forms {
         let error = text.parse::<Filter>().expect_err(text);

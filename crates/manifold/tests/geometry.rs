@@ -8,11 +8,12 @@ use proptest::prelude::*;
 
 const CLASSES: usize = 6;
 const COLUMNS: usize = 8;
-/// Rows in float64, condition up to 1e4 times that of the planted Jacobian.
+/// Tolerance of values from rows in float64, whose condition is up to 1e4 times that of the planted
+/// Jacobian.
 const ROWS: f64 = 1e-8;
-/// Through a Gram matrix at condition 1e4.
+/// Tolerance of values through a Gram matrix at condition 1e4.
 const GRAM: f64 = 1e-5;
-/// Central differences of a nonlinear map.
+/// Tolerance of values from central differences of a nonlinear map.
 const DIFFERENCES: f64 = 1e-6;
 const CASES: u32 = 48;
 
@@ -33,7 +34,7 @@ impl Sample {
         run(&self.logits, &tangent(&self.jacobian), self.y, filter)
     }
 
-    /// The same sample in other coordinates of omega.
+    /// This sample in other coordinates of omega.
     fn moved(&self, jacobian: Dense) -> Self {
         Self { logits: self.logits.clone(), jacobian, y: self.y }
     }

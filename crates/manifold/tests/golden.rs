@@ -1,7 +1,7 @@
 //! All filters against the float64 reference values of trained networks: whole inputs, layers, all
 //! parameters, and maps.
 //!
-//! The files lie beside the repository, in shared/golden. Without them the tests print that they
+//! The files are next to the repository, in shared/golden. Without them the tests print that they
 //! were skipped and check only the file in tests/golden.
 #![allow(clippy::print_stdout, reason = "the differences from the reference are worth seeing")]
 
@@ -12,14 +12,15 @@ use influence_manifold::{
     Baselines, Filter, Influence, RowPrecision, SampleObjective, Tangent, baselines, influence,
 };
 
-/// The files computed 1 - P by subtraction in float64, which leaves an error of up to 3.5e-9.
+/// Tolerance of exact values: the files computed 1 - P by subtraction in float64, which leaves an
+/// error of up to 3.5e-9.
 const EXACT: f64 = 1e-8;
 const PAPER: f64 = 1e-9;
 const TIKHONOV: f64 = 1e-9;
 const NORM: f64 = 1e-9;
 const EXACT_SINGLE: f64 = 1e-4;
 const TIKHONOV_SINGLE: f64 = 1e-5;
-/// The values of layers are computed through Gram matrices in float64.
+/// Tolerance of the values of layers, which are computed through Gram matrices in float64.
 const LAYERS_PAPER: f64 = 5e-9;
 const MAPS_EXACT: f64 = 1e-7;
 const MAPS_PAPER: f64 = 1e-7;
@@ -132,8 +133,8 @@ fn whole_input(golden: &Golden, i: usize, route: &str, tangent: &Tangent, worst:
     );
 }
 
-/// The same rows rounded to f32: exact and damped influence within `EXACT_SINGLE` and
-/// `TIKHONOV_SINGLE`, equal ranks.
+/// Rows rounded to f32: exact and damped influence within `EXACT_SINGLE` and `TIKHONOV_SINGLE`,
+/// equal ranks.
 #[test]
 fn rows_in_single_precision_meet_the_golden_values() {
     for (name, golden) in golden_files() {
@@ -177,6 +178,8 @@ fn layers_meet_the_golden_values() {
                 let expected = golden.sample("fi_layers_paper", i)[layer];
                 worst.record("layers paper", paper.value, expected);
             }
+            // All parameters together, from the sum of the Gram matrices and by merging the
+            // tangents.
             let tangent = Tangent::from_gram(&sum, classes, RowPrecision::F64).expect("tangent");
             let all = run(logits, &tangent, &objective, "paper");
             worst.record("all parameters paper", all.value, golden.values("fi_all_parameters_paper")[i]);

@@ -12,12 +12,12 @@ use proptest::prelude::*;
 const CLASSES: usize = 6;
 const COLUMNS: usize = 8;
 const ROUNDING: f64 = 1e-12;
-/// Rows in float64, condition up to a thousand.
+/// Tolerance of values from rows in float64, of a condition up to a thousand.
 const ROWS: f64 = 1e-8;
-/// Routes through G and Gram matrices square the condition.
+/// Tolerances of routes through G and through Gram matrices, which square the condition.
 const ROUTES: f64 = 1e-7;
 const GRAM: f64 = 1e-5;
-/// Central differences in float64.
+/// Step and tolerance of central differences in float64.
 const STEP: f64 = 1e-6;
 const DIFFERENCES: f64 = 1e-7;
 const COSTS: [f64; CLASSES] = [0.0, 1.5, -2.0, 4.0, 0.25, 1.5];

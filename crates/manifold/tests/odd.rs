@@ -17,8 +17,8 @@ fn pixel(logits: &[f64], rows: &[f64], filter: &str) -> (f64, bool) {
     (maps[0].values[0], maps[0].ambiguous[0])
 }
 
-/// With K-2 columns in the window, A is singular: the last pivot of A + lambda I is lambda alone,
-/// and here lambda is below the rounding of A.
+/// With K-2 columns in the window, A is singular: the last pivot of A + lambda I is lambda, and
+/// here lambda is below the rounding of A.
 #[test]
 fn a_tiny_lambda_in_a_window_of_two_columns_less_than_classes() {
     for (rows, filter) in [
@@ -139,8 +139,8 @@ fn random_problems_are_right_or_ambiguous() {
     assert!(ambiguous * 100 < CASES, "{ambiguous}");
 }
 
-/// Two likely classes with the same gradient beside very unlikely classes: the difference of the
-/// two rows is mere rounding.
+/// Two likely classes with the same gradient among very unlikely classes: the difference of the two
+/// rows is mere rounding.
 #[test]
 fn equal_rows_of_likely_classes_are_ambiguous() {
     let rows = [0.3, 0.7, 0.3, 0.7, 0.1 + 0.2, 0.7, 1.0, -1.0, 0.5, 2.0];
@@ -182,7 +182,7 @@ fn digits_lost_to_a_large_common_part_are_reported() {
     }
 }
 
-/// The same in a map: pixels whose rows have a large common part are ambiguous.
+/// In a map, pixels whose rows have a large common part are ambiguous.
 #[test]
 fn a_large_common_part_is_reported_in_maps() {
     let mut random = Random(45);
@@ -277,7 +277,8 @@ fn zeros_of_maps_are_positive() {
     }
 }
 
-/// `outside` of every window is that of its own columns, and 0 for functions of the probabilities.
+/// `outside` of every window equals the one from its own columns, and is 0 for functions of the
+/// probabilities.
 #[test]
 fn windows_tell_what_lies_outside() {
     let mut random = Random(46);

@@ -9,18 +9,19 @@ use influence_manifold::{
 };
 
 const REFERENCE: &str = include_str!("reference/planted.csv");
-/// Absolute error of log10 of the influence, i.e. its relative error divided by ln 10.
+/// Tolerance of log10 of the influence: its relative error divided by ln 10.
 const LOG10: f64 = 1e-10;
 const VALUE: f64 = 1e-10;
 const TIKHONOV: f64 = 1e-10;
 const PAPER: f64 = 1e-9;
-/// Values not marked ambiguous have six digits from a Gram matrix in f64, three from rows in f32.
+/// Tolerances of values not marked ambiguous: six digits from a Gram matrix in f64, three from rows
+/// in f32.
 const GRAM: f64 = 1e-6;
 const SINGLE: f64 = 1e-3;
 const NORM: f64 = 1e-11;
 const PROBABILITY: f64 = 1e-12;
 const SPECTRUM: f64 = 1e-12;
-/// Error of the direction relative to its length.
+/// Tolerance of the direction, relative to its length.
 const DIRECTION: f64 = 1e-9;
 
 /// An exact Jacobian of known rank.

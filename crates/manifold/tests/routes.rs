@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 const CLASSES: usize = 6;
 const COLUMNS: usize = 8;
-/// Routes through G square the condition.
+/// Tolerance of routes through G, which square the condition.
 const ROUTES: f64 = 1e-7;
 const SPECTRA: f64 = 1e-12;
 const DIRECTION: f64 = 1e-9;
@@ -106,8 +106,8 @@ proptest! {
         prop_assert!(close(dot(&df, &h), found.value, DIRECTION));
         prop_assert!(close(dot(&image, &h), found.value, DIRECTION));
         prop_assert!(found.coefficients.iter().sum::<f64>().abs() <= DIRECTION * norm.max(found.value));
-        // Along h alone the influence is the same: the most influential direction carries all of
-        // it.
+        // In a family of only h the influence is the same: the most influential direction carries
+        // all of it.
         let along = Dense::new(CLASSES, 1, sample.jacobian.apply(&h));
         prop_assert!(close(run(&sample.logits, &tangent(&along), sample.y, "exact").value, found.value, DIRECTION));
         // Along any other direction it is no larger.

@@ -12,13 +12,13 @@ const ROUNDING: f64 = 1e-9;
 
 struct Case {
     logits: Vec<f64>,
-    /// `[K, p]`.
+    /// The rows, `[K, p]`.
     rows: Vec<f64>,
     columns: usize,
 }
 
 impl Case {
-    /// A few classes carry most of the probability.
+    /// A case in which a few classes carry most of the probability.
     fn new(random: &mut Random, columns: usize) -> Self {
         let logits =
             (0..CLASSES).map(|k| if k % 9 == 4 { 4.0 * random.uniform() + 8.0 } else { random.uniform() });

@@ -13,6 +13,7 @@ pub(crate) fn kind(at: usize) -> &'static str {
     KINDS.get(at % KINDS.len()).copied().unwrap_or("#7a7a7a")
 }
 
+// Font sizes of labels and of titles, in pixels of the drawing.
 pub(crate) const SMALL: f64 = 11.0;
 pub(crate) const TITLE: f64 = 14.0;
 
@@ -31,12 +32,13 @@ impl PlotFrame {
         self.top + self.height * (1.0 - share)
     }
 
+    /// The horizontal coordinate at `share`, from 0 on the left to 1 on the right.
     pub(crate) fn x(&self, share: f64) -> f64 {
         self.left + self.width * share
     }
 
-    /// Draws grid lines and numbers of a logarithmic vertical axis, with its title rotated beside
-    /// it.
+    /// Draws grid lines and numbers of a logarithmic vertical axis, with its title rotated on its
+    /// left.
     pub(crate) fn decades(&self, drawing: &mut Drawing, span: &AxisSpan, name: &str) {
         for decade in span.decades() {
             let y = self.y(span.share(f64::from(decade)));
@@ -70,11 +72,13 @@ impl PlotFrame {
         self.border(drawing);
     }
 
+    /// Draws the title of the vertical axis, rotated.
     fn upright(&self, drawing: &mut Drawing, name: &str) {
         let text = Text { turned: -90.0, ..Text::new(SMALL, Anchor::Middle) };
         drawing.text([self.left - 42.0, self.top + self.height / 2.0], name, text);
     }
 
+    /// Draws the box around the area.
     pub(crate) fn border(&self, drawing: &mut Drawing) {
         drawing.frame([self.left, self.top], [self.width, self.height], "currentColor", 0.6);
     }

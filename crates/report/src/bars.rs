@@ -13,7 +13,7 @@ pub struct Bar {
     pub name: String,
     /// Its category: bars of one kind have the same colour.
     pub kind: String,
-    /// The first quartile. `None` if it overflows f64, as for the others.
+    /// The first quartile; `None` if it overflows f64, and likewise for the other two.
     pub low: Option<f64>,
     /// The median.
     pub middle: Option<f64>,
@@ -28,10 +28,11 @@ pub struct Bar {
 pub struct Series {
     /// The title above the panel.
     pub title: String,
-    /// In the order of the layers.
+    /// The bars, in the order of the layers.
     pub bars: Vec<Bar>,
 }
 
+/// Margin around the plot and between panels, in pixels like all lengths here.
 const GAP: f64 = 16.0;
 /// Height of a panel.
 const HIGH: f64 = 260.0;
@@ -54,6 +55,8 @@ pub fn bars(title: &str, series: &[Series]) -> Result<Picture, Error> {
     if most == 0 {
         return Err(Error::NoBars);
     }
+    // All panels share one pitch, one scale and one legend, so that their bars can be compared. The
+    // longest name and the longest title decide on height and width.
     let pitch = (WIDE / most as f64).clamp(PITCH[0], PITCH[1]);
     let all = || series.iter().flat_map(|series| &series.bars);
     let names = all().map(|bar| wide(&bar.name, NAME)).fold(0.0, f64::max);
@@ -104,6 +107,7 @@ fn kinds<'a>(bars: impl Iterator<Item = &'a Bar>) -> Vec<String> {
     kinds
 }
 
+/// Draws one bar with its median, its name and a description under the pointer.
 fn draw(
     drawing: &mut Drawing,
     frame: &PlotFrame,
@@ -113,6 +117,7 @@ fn draw(
     span: &AxisSpan,
     kinds: &[String],
 ) {
+    // A value beyond f64 is drawn at the upper end.
     let height = |value: Option<f64>| frame.y(value.map_or(1.0, |value| span.share(value.log10())));
     let [low, middle, high] = [bar.low, bar.middle, bar.high].map(height);
     let left = frame.left + offset + 1.0;

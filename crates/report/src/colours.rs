@@ -28,6 +28,7 @@ pub(crate) fn diverging(share: f64) -> Colour {
     between(&DIVERGING, share)
 }
 
+/// The colour at `share` between the first and the last anchor, linear from one to the next.
 fn between(anchors: &[Colour], share: f64) -> Colour {
     let position = share.clamp(0.0, 1.0) * (anchors.len() - 1) as f64;
     let first = (position as usize).min(anchors.len() - 2);

@@ -17,10 +17,11 @@ pub struct Curve {
     pub dashed: bool,
 }
 
+// Margin, side of a plot, and room for the numbers on its left, in pixels.
 const GAP: f64 = 16.0;
 const SIDE: f64 = 320.0;
 const LEFT: f64 = 58.0;
-/// Points closer than this fraction of the axis are left out.
+/// Points closer than this fraction of the axis, less than a pixel, are left out.
 const FINE: f64 = 1.0 / 400.0;
 
 /// Draws both plots above a legend with the areas. `share` is the fraction of bad images: the
@@ -47,6 +48,8 @@ pub fn curves(title: &str, curves: &[Curve], share: f64) -> Picture {
     for (index, curve) in curves.iter().enumerate() {
         // Solid and dashed curves use the same colours, each group from the first one on.
         let at = curves.iter().take(index).filter(|other| other.dashed == curve.dashed).count();
+        // The ROC curve begins at the origin. Precision is not defined without an image called bad,
+        // so its curve begins at the first threshold.
         let mut ends = vec![[roc.x(0.0), roc.y(0.0)]];
         ends.extend(
             thinned(&curve.points, |point| [point.false_positives, point.recall])

@@ -8,7 +8,7 @@ pub enum Error {
     #[error("there is nothing to draw: the networks have no layers")]
     NoBars,
     /// The number of values of a layer does not match its shape.
-    #[error("the layer '{title}' has {found} numbers, its shape asks for {expected}")]
+    #[error("the layer '{title}' has {found} values, but its shape needs {expected}")]
     Layer {
         /// Its title.
         title: String,
@@ -24,6 +24,6 @@ pub enum Error {
     #[error("the picture could not be encoded: {0}")]
     Encoding(#[from] png::EncodingError),
     /// The bytes are not a PNG of labels.
-    #[error("no PNG of labels: {0}")]
+    #[error("not a PNG of labels: {0}")]
     Labels(String),
 }

@@ -6,11 +6,11 @@ use std::io::Cursor;
 
 use crate::error::Error;
 
-/// Largest image that is decoded, in pixels and in bytes.
+/// Largest image that is decoded, in pixels and in bytes: a small file may announce any size.
 const MOST_PIXELS: u64 = 1 << 24;
 const MOST_BYTES: usize = 1 << 28;
 
-/// One label per pixel.
+/// A plane of labels, one per pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     /// Height and width.
@@ -28,6 +28,7 @@ pub struct Labels {
 pub fn read_labels(bytes: &[u8]) -> Result<Labels, Error> {
     let fail = |error: png::DecodingError| Error::Labels(error.to_string());
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: MOST_BYTES });
+    // Samples stay as they are in the file: neither palettes nor low bit depths are expanded.
     decoder.set_transformations(png::Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(fail)?;
     let (width, height) = (reader.info().width, reader.info().height);
@@ -43,6 +44,7 @@ pub fn read_labels(bytes: &[u8]) -> Result<Labels, Error> {
         .take(height as usize)
         .flat_map(|line| (0..width as usize).map(move |x| sample(line, x * bits, bits)))
         .collect();
+    // One sample per pixel is the label. Colours are numbered in ascending order.
     let plain = info.color_type.samples() == 1;
     let numbers: BTreeMap<u64, u32> = {
         let mut distinct = samples.clone();

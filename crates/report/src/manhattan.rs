@@ -16,6 +16,7 @@ pub struct Skyline {
     pub mark: Option<(f64, String)>,
 }
 
+// Margin, width and height of a panel, and room for the numbers on its left, in pixels.
 const GAP: f64 = 16.0;
 const WIDE: f64 = 820.0;
 const HIGH: f64 = 220.0;
@@ -30,7 +31,7 @@ pub struct Manhattan {
     pub positions: Vec<Vec<[f64; 2]>>,
 }
 
-/// The panels below each other on one scale; `name` is what the values are.
+/// Draws the panels below each other on one scale; `name` says what the values are.
 #[must_use]
 pub fn manhattan(title: &str, name: &str, skylines: &[Skyline], classes: &[String]) -> Manhattan {
     let values = || skylines.iter().flat_map(|of| of.images.iter().map(|(_, log10)| *log10));
@@ -56,8 +57,8 @@ pub fn manhattan(title: &str, name: &str, skylines: &[Skyline], classes: &[Strin
     Manhattan { picture: drawing.finish(title), positions }
 }
 
-/// One path per class: ten thousand dots in as many elements would be a slow page. Returns the
-/// position of each image.
+/// Draws the dots of one set, one path per class: ten thousand dots in as many elements would be a
+/// slow page. Returns the position of each image.
 fn dots(
     drawing: &mut Drawing,
     frame: &PlotFrame,

@@ -6,6 +6,7 @@ use crate::points::{HoverPoint, json};
 use crate::scatter::Scatter;
 use crate::svg::{Picture, base64, escaped};
 
+/// The style and the script of a page, which are embedded in it.
 const STYLE: &str = include_str!("../page/page.css");
 const SCRIPT: &str = include_str!("../page/page.js");
 /// Pictures wider than this, in pixels, are not scaled down to fit: their text would be too small
@@ -52,23 +53,23 @@ impl Page {
         Self { title: title.to_owned(), body: format!("<h1>{}</h1>\n", escaped(title)), plots: 0 }
     }
 
-    /// A heading.
+    /// Adds a heading.
     pub fn heading(&mut self, text: &str) {
         self.add(format_args!("<h2>{}</h2>\n", escaped(text)));
     }
 
-    /// A paragraph.
+    /// Adds a paragraph.
     pub fn paragraph(&mut self, text: &str) {
         self.add(format_args!("<p>{}</p>\n", escaped(text)));
     }
 
-    /// A list of sentences.
+    /// Adds a list of sentences.
     pub fn list(&mut self, sentences: &[String]) {
         let items: String = sentences.iter().map(|said| format!("<li>{}</li>\n", escaped(said))).collect();
         self.add(format_args!("<ul>\n{items}</ul>\n"));
     }
 
-    /// A list of names with their values.
+    /// Adds a list of names with their values.
     pub fn facts(&mut self, facts: &[(String, String)]) {
         let pair = |(name, value): &(String, String)| {
             format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value))
@@ -76,7 +77,7 @@ impl Page {
         self.add(format_args!("<dl>\n{}</dl>\n", facts.iter().map(pair).collect::<String>()));
     }
 
-    /// A picture with a caption.
+    /// Adds a picture with a caption.
     pub fn figure(&mut self, picture: &Picture, caption: &str) {
         let long = if picture.width() > LONG { " long" } else { "" };
         let (svg, caption) = (picture.inline(), escaped(caption));
@@ -85,7 +86,7 @@ impl Page {
         ));
     }
 
-    /// A picture from a PNG file.
+    /// Adds a picture from a PNG file.
     pub fn image(&mut self, png: &[u8], caption: &str) {
         let (address, caption) = (base64(png), escaped(caption));
         self.add(format_args!(
@@ -100,13 +101,13 @@ impl Page {
         self.body.len()
     }
 
-    /// A scatter plot whose dots show a description under the pointer.
+    /// Adds a scatter plot whose dots show a description under the pointer.
     pub fn scatter(&mut self, scatter: &Scatter, caption: &str) {
         let (picture, points) = scatter.drawn();
         self.pointed(&picture, &points, caption);
     }
 
-    /// A picture with points that are described under the pointer: a plot of
+    /// Adds a picture with points that are described under the pointer: a plot of
     /// [`manhattan`](crate::manhattan()).
     pub fn pointed(&mut self, picture: &Picture, points: &[HoverPoint], caption: &str) {
         self.plots += 1;
@@ -118,8 +119,9 @@ impl Page {
         ));
     }
 
-    /// A table that can be sorted by clicking on a heading.
+    /// Adds a table that can be sorted by clicking on a heading.
     pub fn table(&mut self, headings: &[&str], rows: &[Vec<PageCell>]) {
+        // A column is one of text if its first cell has no number.
         let first = rows.first();
         let is_text = |at: usize| first.and_then(|row| row.get(at)).is_some_and(|cell| cell.number.is_none());
         let class = |at: usize| if is_text(at) { " class=\"text\"" } else { "" };

@@ -10,10 +10,12 @@ use crate::svg::{Anchor, Drawing, Picture, Text, colour, image_address, wide};
 const PANEL: usize = 224;
 /// Squares of at least this size contain a dot of the image's colour.
 const DOTTED: usize = 6;
+// Margin around panels, in pixels like all lengths here.
 const GAP: f64 = 16.0;
 /// Widths of the colour bar and of its numbers.
 const BAR: f64 = 12.0;
 const NUMBERS: f64 = 76.0;
+/// Numbers at a colour bar: the ends, and evenly spaced ones between.
 const TICKS: usize = 5;
 /// Decimal logarithms within this distance belong to values that are equal up to rounding (1e-6
 /// relative).
@@ -22,10 +24,10 @@ const TITLE: Text = Text::new(14.0, Anchor::Start);
 const CAPTION: Text = Text::new(12.0, Anchor::Start);
 const SMALL: Text = Text::new(11.0, Anchor::Start);
 
-/// How the numbers of a map become colours.
+/// How the values of a map become colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colours {
-    /// The numbers are decimal logarithms, -infinity for 0: from dark to light.
+    /// The values are decimal logarithms, -infinity for 0: from dark to light.
     Logarithms,
     /// A linear scale: blue below zero, orange above it.
     Diverging,
@@ -46,7 +48,7 @@ pub enum Sharing {
 pub struct MapLayer<'a> {
     /// The title above its panel.
     pub title: &'a str,
-    /// `[C, H, W]` or `[1, H, W]`.
+    /// The values, `[C, H, W]` or `[1, H, W]`.
     pub values: &'a [f64],
     /// How the values become colours.
     pub colours: Colours,
@@ -150,12 +152,14 @@ impl<'a> PanelLayout<'a> {
         }
         let top = GAP + 18.0 * title.len() as f64 + 10.0;
         let text = title.iter().map(|line| wide(line, TITLE.size)).fold(0.0, f64::max);
+        // Width and height follow from the positions of the parts.
         let mut layout = Self { shape, rows, layers, spans, sharing, cell, top, width: 0.0, height: 0.0 };
         layout.width = layout.left(layers.len()).max(text + 2.0 * GAP);
         layout.height = layout.above(rows);
         layout
     }
 
+    /// Width and height of a panel.
     fn panel(&self) -> [f64; 2] {
         [self.cell * self.shape[2], self.cell * self.shape[1]].map(|size| size as f64)
     }
@@ -176,6 +180,7 @@ impl<'a> PanelLayout<'a> {
         self.top + row as f64 * (self.panel()[1] + 2.0 * GAP + 18.0)
     }
 
+    /// Draws a row: the image, or one of its channels, and the map of each layer.
     fn row(&self, drawing: &mut Drawing, row: usize, image: &[f64]) -> Result<(), Error> {
         let [_, height, width] = self.shape;
         let (plane, y) = (height * width, self.above(row) + 18.0);
@@ -186,10 +191,13 @@ impl<'a> PanelLayout<'a> {
         drawing.image([GAP, y], self.panel(), &address);
         drawing.frame([GAP, y], self.panel(), "currentColor", 0.5);
         for (at, (layer, span)) in self.layers.iter().zip(&self.spans).enumerate() {
+            // A map of all channels together is only in the first row.
             let Some(values) = layer.values.get(row * plane..(row + 1) * plane) else { continue };
             let corner = [self.left(at), y];
             drawing.text([corner[0], y - 6.0], layer.title, CAPTION);
             let cell = self.cell;
+            // Each pixel of the image is a square of the map's colour, with a dot of its own if
+            // there is room.
             let address = image_address([cell * width, cell * height], |[x, y]| {
                 let pixel_index = y / cell * width + x / cell;
                 let dotted = layer.colours == Colours::Logarithms
@@ -247,6 +255,7 @@ pub(crate) fn pixel(
 
 /// Draws the colour bar with its numbers and the kind of scale.
 fn bar(drawing: &mut Drawing, [x, y]: [f64; 2], high: f64, layer: &MapLayer<'_>, span: &AxisSpan) {
+    // The bar is drawn as this many rectangles of one colour each.
     const STEPS: usize = 64;
     let step = high / STEPS as f64;
     for at in 0..STEPS {

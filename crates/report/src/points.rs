@@ -15,7 +15,7 @@ pub struct HoverPoint {
 pub(crate) const RING: &str =
     r#"<circle class="ring" r="7" fill="none" stroke="currentColor" stroke-width="2" visibility="hidden"/>"#;
 
-/// Points as JSON that may stand in a page: [x, y, words, image].
+/// Points as JSON that may be part of a page: [x, y, words, image].
 pub(crate) fn json(points: &[HoverPoint]) -> String {
     let points: Vec<String> = points.iter().map(HoverPoint::json).collect();
     format!("[{}]", points.join(",\n"))

@@ -3,15 +3,16 @@
 /// Largest number of decades of a colour bar or axis of bars; smaller values are drawn at the lower
 /// end, labelled "≤". With more decades, colours and lengths would be hard to distinguish.
 const DECADES: f64 = 6.0;
-/// The same for plots of dots, where small values are as interesting as large ones.
+/// Largest number of decades of an axis of dots, where small values are as interesting as large
+/// ones.
 const DECADES_OF_DOTS: f64 = 16.0;
 
-/// A range of numbers. For a logarithmic scale they are decimal logarithms.
+/// A range of values. For a logarithmic scale they are decimal logarithms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct AxisSpan {
     pub(crate) low: f64,
     pub(crate) high: f64,
-    /// Whether some numbers are below `low`.
+    /// Whether some values are below `low`.
     pub(crate) clipped: bool,
 }
 
@@ -21,7 +22,7 @@ impl AxisSpan {
         Self::within(values, DECADES)
     }
 
-    /// The same for dots: at most sixteen decades.
+    /// The span of logarithms for dots: at most sixteen decades.
     pub(crate) fn of_dots(values: impl Iterator<Item = f64> + Clone) -> Self {
         Self::within(values, DECADES_OF_DOTS)
     }
@@ -56,7 +57,7 @@ impl AxisSpan {
         }
     }
 
-    /// The number at a position in [0, 1].
+    /// The value at a position in [0, 1].
     pub(crate) fn at(&self, share: f64) -> f64 {
         self.low + share * (self.high - self.low)
     }

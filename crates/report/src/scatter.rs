@@ -35,6 +35,7 @@ pub struct Scatter {
     pub dots: Vec<Dot>,
 }
 
+// Margin, room for the numbers on the left, width and height of the plot, in pixels.
 const GAP: f64 = 16.0;
 const LEFT: f64 = 62.0;
 const WIDE: f64 = 640.0;
@@ -63,6 +64,7 @@ impl Scatter {
             let end = |log10: f64| [frame.x(inside(across.share(log10))), frame.y(inside(up.share(log10)))];
             drawing.path(&[end(low), end(high)], "currentColor", true);
         }
+        // One path per group, as in `manhattan.rs`: one element for each dot would be a slow page.
         for group in 0..self.groups.len() {
             let own = self.dots.iter().filter(|dot| dot.group == group);
             let d: String = own.map(position).map(|[x, y]| format!("M{x:.1} {y:.1}h0")).collect();
@@ -80,6 +82,7 @@ impl Scatter {
         (drawing.finish(&self.title), self.dots.iter().map(point).collect())
     }
 
+    /// Draws grid lines, numbers and the title of the horizontal axis.
     fn across(&self, drawing: &mut Drawing, frame: &PlotFrame, span: &AxisSpan) {
         let foot = frame.top + frame.height;
         for decade in span.decades() {

@@ -8,7 +8,7 @@ use crate::svg::{Anchor, Drawing, Picture, Text, image_address, wide};
 /// One image of the sheet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SheetTile {
-    /// `[C, H, W]` with pixels in [0, 1].
+    /// The image `[C, H, W]` with pixels in [0, 1].
     pub image: Vec<f64>,
     /// The text below it.
     pub lines: [String; 2],
@@ -16,6 +16,7 @@ pub struct SheetTile {
     pub marked: bool,
 }
 
+// Margin, side of an image, images in a row, and height of a line of text, in pixels.
 const GAP: f64 = 16.0;
 const SIDE: f64 = 84.0;
 const COLUMNS: usize = 10;
@@ -45,7 +46,7 @@ pub fn sheet(title: &str, shape: [usize; 3], tiles: &[SheetTile]) -> Result<Pict
     Ok(drawing.finish(title))
 }
 
-/// Largest side of a thumbnail, in pixels.
+/// Largest side of a thumbnail, in pixels. A page may hold hundreds of them.
 const THUMBNAIL: usize = 64;
 
 /// An image `[C, H, W]` as a `data:` URL. Large images are subsampled.

@@ -17,7 +17,8 @@ use crate::error::Error;
 static FONT: &[u8] = include_bytes!("../font/DejaVuSans-latin.ttf");
 /// Its name, with the fallbacks for browsers that do not have it.
 const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
-/// Mean width of a letter relative to the font size. DejaVu Sans is a wide font.
+/// Mean width of a letter relative to the font size. DejaVu Sans is a wide font. If this is too
+/// small, texts run into each other; if it is too large, legends take more lines than they need.
 const LETTER: f64 = 0.61;
 /// Dots of a PNG per pixel of the drawing; with 2, text of 11 pixels is readable on any screen.
 const DENSITY: f32 = 2.0;
@@ -34,7 +35,7 @@ static FONTS: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     svg: String,
-    /// In pixels.
+    /// Width in pixels.
     width: u32,
 }
 
@@ -59,7 +60,7 @@ impl Picture {
         format!("{} color=\"#1b1b1b\">{paper}{body}", head.trim_end_matches('>'))
     }
 
-    /// A PNG file with two dots per pixel.
+    /// Renders a PNG file with two dots per pixel.
     ///
     /// # Errors
     /// [`Error::Drawing`] if it is too large.
@@ -125,13 +126,13 @@ impl Drawing {
         self.body.push('\n');
     }
 
-    /// A filled rectangle; `fill` is any colour of SVG.
+    /// Draws a filled rectangle; `fill` is any colour of SVG.
     pub(crate) fn rect(&mut self, [x, y]: [f64; 2], [width, height]: [f64; 2], fill: &str) {
         let [x, y, width, height] = [x, y, width, height].map(number);
         self.raw(&format!(r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"/>"#));
     }
 
-    /// A frame without filling.
+    /// Draws a frame without filling.
     pub(crate) fn frame(&mut self, [x, y]: [f64; 2], [width, height]: [f64; 2], stroke: &str, thick: f64) {
         let [x, y, width, height] = [x, y, width, height].map(number);
         self.raw(&format!(
@@ -139,7 +140,7 @@ impl Drawing {
         ));
     }
 
-    /// A straight line in the colour of the text, with the given opacity.
+    /// Draws a straight line in the colour of the text, with the given opacity.
     pub(crate) fn line(&mut self, from: [f64; 2], to: [f64; 2], opacity: f64) {
         let [x1, y1, x2, y2] = [from[0], from[1], to[0], to[1]].map(number);
         self.raw(&format!(
@@ -147,7 +148,7 @@ impl Drawing {
         ));
     }
 
-    /// A line through points.
+    /// Draws a line through points.
     pub(crate) fn path(&mut self, points: &[[f64; 2]], stroke: &str, dashed: bool) {
         let mut d = String::new();
         for (at, [x, y]) in points.iter().enumerate() {
@@ -157,7 +158,7 @@ impl Drawing {
         self.raw(&format!(r#"<path d="{d}" fill="none" stroke="{stroke}" stroke-width="1.6"{dashes}/>"#));
     }
 
-    /// A single line of text.
+    /// Draws a single line of text.
     pub(crate) fn text(&mut self, [x, y]: [f64; 2], text: &str, how: Text) {
         let anchor = match how.anchor {
             Anchor::Start => "start",
@@ -177,7 +178,7 @@ impl Drawing {
         ));
     }
 
-    /// An image from a `data:` URL, scaled without smoothing.
+    /// Draws an image from a `data:` URL, scaled without smoothing.
     pub(crate) fn image(&mut self, [x, y]: [f64; 2], [width, height]: [f64; 2], address: &str) {
         let [x, y, width, height] = [x, y, width, height].map(number);
         self.raw(&format!(

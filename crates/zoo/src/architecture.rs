@@ -25,7 +25,7 @@ impl NetworkFamily {
     /// Every family, in the order of the documentation.
     pub const ALL: [Self; 3] = [Self::ResNet50, Self::DenseNet121, Self::Cnn];
 
-    /// The name a user types.
+    /// The name that a user types.
     pub fn name(self) -> &'static str {
         match self {
             Self::ResNet50 => "resnet50",
@@ -111,7 +111,7 @@ impl Architecture {
         }
     }
 
-    /// The same kind at another width, or growth for [`DenseNet121`].
+    /// This kind of network at another width, or growth for [`DenseNet121`].
     #[must_use]
     pub fn with_width(self, width: usize) -> Self {
         self.family().at(width)
@@ -189,7 +189,7 @@ pub enum Network {
 transparent_module!(Network { ResNet50, DenseNet121, Cnn, ResNet, DenseNet });
 
 impl Network {
-    /// Images to logits.
+    /// Computes the logits of images.
     ///
     /// # Shapes
     ///

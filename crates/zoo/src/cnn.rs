@@ -94,7 +94,7 @@ pub struct Cnn {
 }
 
 impl Cnn {
-    /// Images to logits.
+    /// Computes the logits of images.
     ///
     /// # Shapes
     ///

@@ -74,6 +74,8 @@ impl DenseNet121Config {
         self.validate()?;
         let mut width = STEM;
         let mut body = Vec::with_capacity(LAYERS.iter().sum::<usize>() + LAYERS.len() - 1);
+        // Each layer appends `growth` channels to its input; a transition before each further block
+        // halves them.
         for (block, layers) in LAYERS.into_iter().enumerate() {
             if block > 0 {
                 body.push(Section::Transition(Transition::new(width, self.dropout, device)));
@@ -111,7 +113,7 @@ pub struct DenseNet121 {
 }
 
 impl DenseNet121 {
-    /// Images to logits.
+    /// Computes the logits of images.
     ///
     /// # Shapes
     ///

@@ -65,7 +65,7 @@ pub enum Error {
     /// whole model was saved. None of its code was run.
     #[error(
         "{file}: at byte {offset}: it asks for Python's `{}`, which is more than weights (nothing of it was run); \
-         in Python, save the weights alone: torch.save(model.state_dict(), \"weights.pt\")",
+         in Python, save only the weights: torch.save(model.state_dict(), \"weights.pt\")",
         quoted(class)
     )]
     Foreign {
@@ -79,7 +79,7 @@ pub enum Error {
 
     /// A PyTorch file contains a TorchScript program.
     #[error(
-        "{file}: a TorchScript program (torch.jit), not weights alone; in Python, save the weights of it: \
+        "{file}: a TorchScript program (torch.jit), which is more than weights; in Python, save its weights: \
          torch.save(torch.jit.load(\"model.pt\").state_dict(), \"weights.pt\")"
     )]
     TorchScript {
@@ -100,7 +100,7 @@ pub enum Error {
 
     /// A PyTorch file does not contain exactly one dict of tensors.
     #[error(
-        "{file}: {why}; in Python, save the weights alone: torch.save(model.state_dict(), \"weights.pt\")"
+        "{file}: {why}; in Python, save only the weights: torch.save(model.state_dict(), \"weights.pt\")"
     )]
     StateDict {
         /// The file.
@@ -123,7 +123,7 @@ pub enum Error {
     /// A tensor has an element type that weights cannot have.
     #[error(
         "{file}: tensor `{}` has type {dtype}: weights are F16, BF16, F32 or F64; in Python, before saving: \
-         dequantize() for quantised, to_dense() for sparse tensors, float() for other numbers",
+         dequantize() for quantised, to_dense() for sparse tensors, float() for other types",
         quoted(name)
     )]
     NotFloat {

@@ -5,9 +5,10 @@
 
 use crate::Error;
 
-/// The largest number of channels or classes, and the largest width or growth.
+/// The largest number of channels or classes, and the largest width or growth. More is taken for a
+/// mistake.
 const MOST: usize = 1 << 20;
-/// The largest side of an image, in pixels.
+/// The largest side of an image, in pixels. More is taken for a mistake.
 const LARGEST_SIDE: usize = 1 << 14;
 /// The most elements that one tensor of a network may have (8 GiB in f32).
 const MOST_ELEMENTS: u128 = 1 << 31;

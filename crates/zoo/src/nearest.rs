@@ -22,7 +22,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
             continue;
         }
         let letters: Vec<char> = candidate.chars().collect();
-        // The lengths alone are a lower bound of the distance.
+        // The difference of the lengths is a lower bound of the distance.
         if letters.len().abs_diff(name.len()) > limit {
             continue;
         }
@@ -40,6 +40,8 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
 
 /// The number of insertions, deletions and substitutions that turn `a` into `b`.
 fn edit_distance(a: &[char], b: &[char]) -> usize {
+    // One row of the table of distances between prefixes of `a` and of `b`; `diagonal` is the entry
+    // above and to the left.
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = i;

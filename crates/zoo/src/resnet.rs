@@ -69,6 +69,8 @@ impl ResNet50Config {
         self.validate()?;
         let mut from = self.width;
         let mut stages = Vec::with_capacity(BLOCKS.len());
+        // Channels double and the map halves from stage to stage. The first block of a stage has
+        // its stride, and projects its input for the shortcut.
         for (stage, blocks) in BLOCKS.into_iter().enumerate() {
             let middle = self.width << stage;
             let stride = if stage == 0 { 1 } else { 2 };
@@ -107,7 +109,7 @@ pub struct ResNet50 {
 }
 
 impl ResNet50 {
-    /// Images to logits.
+    /// Computes the logits of images.
     ///
     /// # Shapes
     ///

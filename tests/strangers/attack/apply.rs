@@ -15,6 +15,7 @@ use crate::attack::rng::Rng;
 use crate::attack::value::{AnyTensor, with, with_both};
 use crate::attack::weights::numbers;
 
+/// A random mask in which one element of three is set.
 fn mask(shape: &[usize], seed: u64) -> TensorData {
     let mut rng = Rng::new(seed);
     TensorData::new(
@@ -33,12 +34,14 @@ fn constant_mask<const D: usize>(x: &Tensor<D>, seed: u64, whole: bool) -> Tenso
     if whole { mask.expand(x.dims()) } else { mask }
 }
 
+/// Random indices below `below`.
 fn indices<const D: usize>(shape: [usize; D], below: usize, seed: u64, device: &Device) -> Tensor<D, Int> {
     let mut rng = Rng::new(seed);
     let values: Vec<i64> = (0..shape.iter().product::<usize>()).map(|_| rng.below(below) as i64).collect();
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
+/// A list as an array, one entry per axis.
 fn fixed<const N: usize, T: Copy + std::fmt::Debug>(list: &[T]) -> [T; N] {
     list.try_into().expect("one entry per axis")
 }
@@ -165,6 +168,8 @@ impl DrawnOp {
             Self::Sort { axis, descending: true, .. } => x.sort_descending(*axis).into(),
             Self::Sort { axis, .. } => x.sort(*axis).into(),
             Self::Rewritten { axis } => {
+                // The axis reversed: each slice is assigned to an empty tensor, the last position
+                // first.
                 let size = x.dims()[*axis];
                 let empty = Tensor::<D>::empty(x.dims(), (&device, x.dtype()));
                 (0..size)
@@ -206,6 +211,7 @@ impl DrawnOp {
                 x.select(*axis, list).into()
             }
             Self::Gather { axis, length, seed } => {
+                // The indices of one sample, expanded to the batch.
                 let (mut shape, below) = (x.dims(), x.dims()[*axis]);
                 shape[*axis] = *length;
                 let mut one = shape;
@@ -275,6 +281,7 @@ impl DrawnOp {
         }
     }
 
+    /// Convolutions, with weight and optional bias.
     fn convolved(&self, x: AnyTensor, weight: AnyTensor, bias: Option<Tensor<1>>) -> AnyTensor {
         match self {
             Self::Conv1d { window, groups } => {
@@ -298,10 +305,12 @@ impl DrawnOp {
         }
     }
 
+    /// Normalisations, with scale and optional shift.
     fn normed(&self, x: AnyTensor, gamma: Tensor<1>, beta: Option<Tensor<1>>) -> AnyTensor {
         let epsilon = 0.01;
         match self {
             Self::BatchNorm { seed } => {
+                // The running statistics come from the seed; variances are at least 0.3.
                 let (device, channels) = (gamma.device(), gamma.dims()[0]);
                 let made = |seed, of: fn(f64) -> f64| -> Tensor<1> {
                     let values = numbers(&[channels], seed).into_iter().map(of).collect::<Vec<_>>();
@@ -359,6 +368,7 @@ impl DrawnOp {
         }
     }
 
+    /// Pools and interpolation.
     fn pooled(&self, x: AnyTensor) -> AnyTensor {
         match self {
             Self::MaxPool1d { window, ceil } => module::max_pool1d(x.three(), window.max(*ceil)).into(),
@@ -382,6 +392,7 @@ impl DrawnOp {
     }
 }
 
+/// Scaled dot-product attention with an optional bias, mask and cap of the scores.
 fn attention(
     [q, k, v]: [AnyTensor; 3],
     bias: Option<AnyTensor>,
@@ -403,6 +414,7 @@ fn attention(
     module::attention(q, k, v, mask, bias.map(AnyTensor::four), options).into()
 }
 
+/// Reduces axes to size 1.
 fn fold_axes<const D: usize>(x: Tensor<D>, fold: Fold, axes: &[usize]) -> Tensor<D> {
     match fold {
         Fold::Sum => x.sum_dims(axes),
@@ -425,6 +437,7 @@ fn squeezed(x: AnyTensor, axes: &[usize]) -> AnyTensor {
     }
 }
 
+/// Merges the axes `from` to `to`; the result has rank `rank`.
 fn flattened(x: AnyTensor, from: usize, to: usize, rank: usize) -> AnyTensor {
     match rank {
         1 => with!(x, x => x.flatten::<1>(from, to).into()),

@@ -44,7 +44,7 @@ pub(crate) enum ModelOutcome {
         /// The operations of its graph, by the engine's names.
         nodes: Vec<&'static str>,
     },
-    /// The model is not fit for the comparison, judged by its own forward pass alone.
+    /// The model is not fit for the comparison, judged only by its own forward pass.
     Unfit(&'static str),
     Refused(String),
     Wrong {
@@ -98,6 +98,7 @@ fn samples(model: &DrawnModel, count: usize, seed: u64) -> Vec<f64> {
     (0..count * model.sample.iter().product::<usize>()).map(|_| 1.2 * rng.weight()).collect()
 }
 
+/// Samples as a tensor `[n, ...sample]`.
 fn data(model: &DrawnModel, samples: &[f64]) -> TensorData {
     let n = samples.len() / model.sample.iter().product::<usize>();
     TensorData::new(samples.to_vec(), [&[n], &model.sample[..]].concat())
@@ -110,6 +111,7 @@ pub(crate) fn compare(model: &DrawnModel, scope: Scope) -> ModelOutcome {
     }
 }
 
+/// The outcome for a fault.
 fn wrong<T>(fault: Fault, engine: &'static str, detail: String) -> Result<T, ModelOutcome> {
     Err(ModelOutcome::Wrong { fault, engine, detail })
 }
@@ -153,10 +155,12 @@ fn without_numbers(text: &str) -> String {
     out
 }
 
+/// Runs the comparisons; the first fault ends them.
 fn judged(model: &DrawnModel, scope: Scope) -> Result<ModelOutcome, ModelOutcome> {
     let own = OwnModel { model, numbers: model.numbers(), device: Device::flex() };
     let three = samples(model, SAMPLES, 1);
     let logits = own_logits(&own, &three)?;
+    // The rank of the input is known only here, and Burn needs it at compile time.
     let graph = match model.sample.len() {
         1 => capture::<2>(model, &own),
         2 => capture::<3>(model, &own),
@@ -166,6 +170,7 @@ fn judged(model: &DrawnModel, scope: Scope) -> Result<ModelOutcome, ModelOutcome
     let graph = graph.map_err(|stop| stopped(stop, "capture", true))?;
     let mut ran = String::new();
     let mut found = Vec::new();
+    // Each engine against the model itself, then the engines against each other.
     for name in ["flex", "cpu"] {
         let measured = measured(&own, &graph, name, &three);
         let (jacobians, grams, engine) = measured.map_err(|outcome| alike(outcome, name, &found))?;
@@ -191,6 +196,7 @@ fn alike<T>(outcome: ModelOutcome, engine: &'static str, computed: &[T]) -> Mode
     }
 }
 
+/// The graph of the model's forward function.
 fn capture<const D: usize>(model: &DrawnModel, own: &OwnModel<'_>) -> Result<Graph, NoResult>
 where
     AnyTensor: From<Tensor<D>>,
@@ -210,7 +216,7 @@ fn own_logits(own: &OwnModel<'_>, three: &[f64]) -> Result<Vec<f64>, ModelOutcom
     });
     let (together, alone) = run.map_err(|_| ModelOutcome::Unfit("its own forward pass panics"))?;
     if together.iter().any(|x| x.is_nan() || x.abs() >= 1e3) {
-        return Err(ModelOutcome::Unfit("its own logits are large or no numbers"));
+        return Err(ModelOutcome::Unfit("its own logits are large or not numbers"));
     }
     if distance(&together, &alone, 1.0) > 1e-12 {
         return Err(ModelOutcome::Unfit("its own samples depend on one another"));
@@ -231,6 +237,7 @@ fn measured(
     name: &'static str,
     three: &[f64],
 ) -> Result<EngineResults, ModelOutcome> {
+    // The Jacobian in the input: all samples in one call, then each in a call of its own.
     let kind = engine(name, own.model.seed);
     let program = loaded(graph, Leaves::input(), kind).map_err(|stop| stopped(stop, name, true))?;
     let ran = without_numbers(&program.engine());
@@ -245,13 +252,15 @@ fn measured(
         if !same {
             let shown = |of: &Jacobian| format!("logits {:?}, rows {:?}", of.logits, rows(of));
             let both = [&alone[0], &together[index]].map(shown);
-            let what = format!("sample {index} alone has other bits:\n  {}\n  {}", both[0], both[1]);
+            let what =
+                format!("sample {index} has other bits when it runs alone:\n  {}\n  {}", both[0], both[1]);
             return wrong(Fault::Bits, name, what);
         }
     }
     if graph.parameters().is_empty() {
         return Ok((together, vec![], ran));
     }
+    // The Gram matrices in the parameters and the input, in the same way.
     let leaves = Leaves::parameters(graph).and_input();
     let program = loaded(graph, leaves, kind).map_err(|stop| stopped(stop, name, true))?;
     let all = grams(&program, &data(own.model, three)).map_err(at_run)?;
@@ -262,17 +271,19 @@ fn measured(
             return wrong(
                 Fault::Bits,
                 name,
-                format!("Gram matrices of sample {index} alone have other bits"),
+                format!("Gram matrices of sample {index} have other bits when it runs alone"),
             );
         }
     }
     Ok((together, all, ran))
 }
 
+/// The bit patterns, which also compare NaN and the sign of 0.
 fn bits(numbers: &[f64]) -> Vec<u64> {
     numbers.iter().map(|x| x.to_bits()).collect()
 }
 
+/// Compares the logits with the model's own.
 fn check_logits(name: &'static str, found: &[Jacobian], expected: &[f64]) -> Result<(), ModelOutcome> {
     let all: Vec<f64> = found.iter().flat_map(|jacobian| jacobian.logits.iter().copied()).collect();
     let apart = distance(&all, expected, 1.0);

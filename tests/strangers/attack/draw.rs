@@ -13,7 +13,7 @@ use crate::attack::weights::{DrawnWeights, ParameterNumbers, Spec, numbers};
 /// The most elements of a value per sample.
 const LARGEST: usize = 72;
 
-/// Bound on the numbers of a value; larger ones would cost the differences digits.
+/// Bound on the elements of a value; larger ones would cost the differences digits.
 const HIGHEST: f64 = 12.0;
 
 /// The most classes.
@@ -61,6 +61,7 @@ pub(crate) fn draw(seed: u64) -> Option<DrawnModel> {
     let convolutional = seed.is_multiple_of(2);
     let mut drawer =
         Drawer { rng, model, convolutional, numbers: vec![], values, shapes: vec![shape], device };
+    // Many attempts do not fit or are refused by Burn, so there are more of them than steps.
     for _ in 0..20 * steps {
         if drawer.model.steps.len() >= steps {
             break;
@@ -199,6 +200,7 @@ impl Drawer {
         self.push(DrawnOp::Cat { axis: 1 }, vec![a, b])
     }
 
+    /// The mean over all axes after the channels.
     fn mean_of_positions(&mut self, at: StepInput) -> Option<StepInput> {
         let axes: Vec<usize> = (2..self.shape(at).len()).collect();
         let squeeze = self.rng.once_in(2);
@@ -225,7 +227,7 @@ pub(crate) fn batched(shape: &[Dim]) -> bool {
     shape[0].per_sample > 0 && shape[0].fixed == 0 && shape[1..].iter().all(|dim| dim.per_sample == 0)
 }
 
-/// Whether the leading axis is that of the samples alone.
+/// Whether the leading axis is only that of the samples.
 pub(crate) fn plain(shape: &[Dim]) -> bool {
     shape[0] == Dim::N && batched(shape)
 }

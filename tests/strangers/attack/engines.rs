@@ -15,7 +15,7 @@ pub(crate) enum NoResult {
     Panic(String),
 }
 
-/// The engine of a name: Burn's operations on flex, or our own kernels with one of the processor's
+/// The engine of a name: Burn's operations on flex, or our own kernels with one of the CPU's
 /// instruction sets, selected by `choice`.
 pub(crate) fn engine(name: &str, choice: u64) -> Engine {
     if name == "flex" {

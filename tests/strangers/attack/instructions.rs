@@ -77,6 +77,7 @@ impl Drawer {
         self.pick(|_| true)
     }
 
+    /// A function of each element.
     fn unary(&mut self) -> Option<StepInput> {
         let (x, unary) = (self.any()?, self.rng.of(&Unary::ALL));
         // ReLU more often than the others, as in real models.
@@ -154,6 +155,7 @@ impl Drawer {
                 let axis = self.rng.of(&axes);
                 self.push(DrawnOp::Squeeze { axis }, vec![x])
             }
+            // Now and then the new axis precedes that of the samples.
             4 => {
                 let x = self.pick(|shape| shape.len() < 5)?;
                 let rank = self.shape(x).len();
@@ -200,6 +202,7 @@ impl Drawer {
         self.push(DrawnOp::Reshape { shape: to }, vec![x])
     }
 
+    /// A permutation of the axes after the first, or a swap of two of them.
     fn permute(&mut self) -> Option<StepInput> {
         let x = self.pick(|shape| shape.len() > 2)?;
         let rank = self.shape(x).len();
@@ -262,6 +265,7 @@ impl Drawer {
         if self.rng.once_in(4) { Some(at) } else { self.push(DrawnOp::Reshape { shape }, vec![at]) }
     }
 
+    /// A softmax or one of its relatives along an axis after the first.
     fn softmax(&mut self) -> Option<StepInput> {
         let x = self.pick(|shape| shape.len() > 1 && batched(shape))?;
         let axis = self.rng.between(1, self.shape(x).len() - 1);
@@ -286,6 +290,7 @@ impl Drawer {
         Some((axis, shape[axis].fixed))
     }
 
+    /// Part of an axis, one position of it, or a roll along it.
     fn part(&mut self) -> Option<StepInput> {
         let x = self.pick(|shape| shape.iter().any(|dim| dim.per_sample == 0 && dim.fixed > 1))?;
         let (axis, size) = self.axis(x)?;
@@ -321,6 +326,7 @@ impl Drawer {
         self.push(op, vec![x])
     }
 
+    /// A reduction over some of the axes other than that of the samples.
     fn fold(&mut self) -> Option<StepInput> {
         let x = self.pick(|shape| shape.len() > 1)?;
         let shape = self.shape(x);
@@ -334,6 +340,7 @@ impl Drawer {
         self.push(DrawnOp::Fold { fold, axes, squeeze }, vec![x])
     }
 
+    /// A repetition, an expansion or a padding.
     fn grow(&mut self) -> Option<StepInput> {
         let x = self.any()?;
         let shape = self.shape(x);
@@ -362,6 +369,7 @@ impl Drawer {
         }
     }
 
+    /// A gather, or a selection by fixed indices.
     fn chosen(&mut self) -> Option<StepInput> {
         let x = self.pick(|_| true)?;
         let (axis, size) = self.axis(x)?;
@@ -374,6 +382,7 @@ impl Drawer {
         self.push(DrawnOp::Select { axis, indices }, vec![x])
     }
 
+    /// A fill or a choice through a constant mask or through a comparison.
     fn masked(&mut self) -> Option<StepInput> {
         let compare = self.rng.of(&[
             ScalarComparison::Greater,
@@ -397,6 +406,7 @@ impl Drawer {
         }
     }
 
+    /// A concatenation or a stack of two values.
     fn side_by_side(&mut self) -> Option<StepInput> {
         let x = self.pick(batched)?;
         let shape = self.shape(x);
@@ -416,6 +426,7 @@ impl Drawer {
         self.push(DrawnOp::Cat { axis }, inputs)
     }
 
+    /// A value with a slice replaced by another value.
     fn assigned(&mut self) -> Option<StepInput> {
         let x = self.pick(|shape| plain(shape) && shape.len() > 1)?;
         let shape = self.shape(x);

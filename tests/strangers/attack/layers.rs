@@ -27,6 +27,7 @@ impl Drawer {
         }
     }
 
+    /// A linear layer, with a weight that may be transposed or constant.
     pub(crate) fn linear(&mut self) -> Option<StepInput> {
         let rank = self.rng.between(2, 4);
         let x = self.of_rank(rank)?;
@@ -109,7 +110,7 @@ impl Drawer {
         let sizes: Vec<usize> = shape[2..].iter().map(|dim| dim.fixed).collect();
         let mut window = self.window(&sizes, false)?;
         if axes == 3 {
-            // Burn has no other.
+            // Burn pads volumes by the same on both sides.
             window.padding.iter_mut().for_each(|(before, after)| *after = *before);
         }
         let divisors: Vec<usize> = (1..=channels).filter(|groups| channels.is_multiple_of(*groups)).collect();
@@ -148,6 +149,7 @@ impl Drawer {
         self.push(DrawnOp::Transposed { window, groups, behind }, inputs)
     }
 
+    /// BatchNorm with running statistics.
     pub(crate) fn batch_norm(&mut self) -> Option<StepInput> {
         let x = self.pick(|shape| shape.len() > 1 && plain(shape))?;
         let (channels, seed) = (self.shape(x)[1].fixed, self.rng.next() >> 1);
@@ -155,6 +157,7 @@ impl Drawer {
         self.push(DrawnOp::BatchNorm { seed }, inputs)
     }
 
+    /// A normalisation, or PReLU.
     pub(crate) fn norm(&mut self) -> Option<StepInput> {
         let x = self.pick(|shape| shape.len() > 1 && plain(shape))?;
         let shape = self.shape(x);
@@ -179,6 +182,7 @@ impl Drawer {
         self.push(op, inputs)
     }
 
+    /// A pool along one or two axes, or an adaptive one along one to three.
     pub(crate) fn pool(&mut self) -> Option<StepInput> {
         let rank = self.rng.of(&[3, 4, 3, 4, 5]);
         let x = self.of_rank(rank)?;
@@ -209,6 +213,7 @@ impl Drawer {
         self.push(op, vec![x])
     }
 
+    /// An interpolation of images, or rows of an embedding table.
     pub(crate) fn interpolate_or_embed(&mut self) -> Option<StepInput> {
         if self.rng.once_in(3) {
             let (rows, width) = (self.rng.between(2, 4), self.rng.between(1, 4));
@@ -227,7 +232,8 @@ impl Drawer {
         self.push(DrawnOp::Interpolate { mode, size, corners }, vec![x])
     }
 
-    /// Images at positions that are given, the same for all samples, or that follow them.
+    /// Images sampled at given positions, the same for all samples, or at positions that depend on
+    /// them.
     pub(crate) fn sampled(&mut self) -> Option<StepInput> {
         let x = self.of_rank(4)?;
         let follows = |shape: &[Dim]| shape.len() == 4 && plain(shape) && shape[3] == Dim::fixed(2);

@@ -37,7 +37,7 @@ pub(crate) struct DrawnModel {
 }
 
 impl DrawnModel {
-    /// The numbers of its parameters; tied ones have the same.
+    /// The elements of its parameters; tied ones have the same.
     pub(crate) fn numbers(&self) -> ParameterNumbers {
         let own = |at: usize, spec: &Spec| {
             let first = spec.tied.unwrap_or(at);

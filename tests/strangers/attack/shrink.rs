@@ -25,12 +25,14 @@ fn candidates(model: &DrawnModel) -> Vec<DrawnModel> {
     let Ok(Some(shapes)) = quietly(|| model.shapes()) else { return vec![] };
     let steps = model.steps.len();
     let mut all = Vec::new();
+    // Without the last steps, then without the first.
     for end in 1..steps {
         all.extend(ended(model, &shapes, end));
     }
     for at in (1..=steps).rev() {
         all.extend(begun(model, &shapes, at));
     }
+    // A value replaced by an earlier one of the same shape.
     for at in 1..=steps {
         for earlier in 0..at {
             if shapes[earlier] == shapes[at] {
@@ -38,6 +40,7 @@ fn candidates(model: &DrawnModel) -> Vec<DrawnModel> {
             }
         }
     }
+    // Without a bias, then with a constant in place of a parameter.
     for at in 0..steps {
         all.extend(without_last_operand(model, at));
     }
@@ -129,6 +132,7 @@ impl DrawnModel {
     /// The model without steps, parameters and constants that nothing reads. The last step is the
     /// result and always kept.
     pub(crate) fn tidy(&self) -> Self {
+        // The values that the result depends on, from the last step to the first.
         let mut read = vec![false; self.steps.len() + 1];
         read[self.steps.len()] = true;
         for at in (1..=self.steps.len()).rev().filter(|at| *at > 0) {
@@ -143,6 +147,8 @@ impl DrawnModel {
         let steps: Vec<&DrawnStep> =
             self.steps.iter().zip(&read[1..]).filter(|(_, read)| **read).map(|(step, _)| step).collect();
         let uses = |source: StepInput| steps.iter().any(|step| step.inputs.contains(&source));
+        // The parameters that a kept step reads, or whose tensor such a parameter shares, and the
+        // constants.
         let mut kept_parameters: Vec<usize> = Vec::new();
         for at in 0..self.parameters.len() {
             let shared = (0..self.parameters.len())
@@ -153,6 +159,7 @@ impl DrawnModel {
         }
         let kept_constants: Vec<usize> =
             (0..self.constants.len()).filter(|&at| uses(StepInput::Constant(at))).collect();
+        // Operands by their new indices. Value 0 is the input, which always stays.
         let new_index =
             |kept: &[usize], at: usize| kept.iter().position(|&old| old == at).unwrap_or(usize::MAX);
         let number = |at: usize| read[1..].iter().take(at).filter(|read| **read).count();

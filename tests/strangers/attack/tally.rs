@@ -103,6 +103,7 @@ impl AttackTally {
         }
     }
 
+    /// Counts a fault, and shrinks the first few of its kind.
     fn fail(
         &mut self,
         seed: u64,

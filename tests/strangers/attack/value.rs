@@ -1,4 +1,4 @@
-//! Tensors of rank 1 to 5 behind one type, and shapes as functions of the number of samples.
+//! One type for tensors of rank 1 to 5, and shapes as functions of the number of samples.
 
 use std::fmt;
 
@@ -67,7 +67,7 @@ macro_rules! ranks {
                 }
             )?)*
 
-            /// The same elements in another shape.
+            /// Reshapes the tensor; its elements keep their order.
             pub(crate) fn reshape(self, shape: &[usize]) -> Self {
                 let to = Shape::from(shape.to_vec());
                 match shape.len() {
@@ -76,7 +76,7 @@ macro_rules! ranks {
                 }
             }
 
-            /// A value from numbers on the host.
+            /// A value from elements on the host.
             pub(crate) fn from_data(data: TensorData, device: &Device) -> Self {
                 let dtype = data.dtype();
                 match data.shape().len() {
@@ -96,7 +96,7 @@ impl AnyTensor {
         with!(self, x => x.dims().to_vec())
     }
 
-    /// Its numbers.
+    /// Its elements.
     pub(crate) fn numbers(&self) -> Vec<f64> {
         with!(self, x => x.to_data().iter::<f64>().collect())
     }

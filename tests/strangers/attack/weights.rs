@@ -27,10 +27,10 @@ pub(crate) struct DrawnWeights {
     five: Vec<Param<Tensor<5>>>,
 }
 
-/// The numbers of all parameters, one list per parameter.
+/// The elements of all parameters, one list per parameter.
 pub(crate) type ParameterNumbers = Vec<Vec<f64>>;
 
-/// Synthetic numbers for a tensor, small enough that sums over its axes stay near 1.
+/// Synthetic elements for a tensor, small enough that sums over its axes stay near 1.
 pub(crate) fn numbers(shape: &[usize], seed: u64) -> Vec<f64> {
     let mut rng = Rng::new(seed);
     let count = shape.iter().product::<usize>();

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use super::{Bare, linear};
 use crate::harness::{agrees, refused};
 
-/// A product of tokens with a matrix, plus a shift with one number per token.
+/// A product of tokens with a matrix, plus a shift with one element per token.
 #[derive(Module, Debug)]
 struct Along {
     weight: Param<Tensor<2>>,

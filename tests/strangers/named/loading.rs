@@ -95,7 +95,7 @@ fn a_relu_behind_a_flatten() {
     agrees(ConvNet::new([2, 2], 18), forward, &[2, 3, 3]);
 }
 
-/// The flattened result of a convolution plus a linear layer of the same numbers.
+/// The flattened result of a convolution plus a linear layer of the same input.
 #[derive(Module, Debug)]
 struct Beside {
     conv: Conv2d,

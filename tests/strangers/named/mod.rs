@@ -53,15 +53,15 @@ fn conv1d(inputs: usize, outputs: usize, kernel: usize) -> Conv1d {
 }
 
 impl ConvNet {
-    /// A 3 x 3 convolution that keeps the size, and a linear layer from `features` numbers to three
-    /// classes.
+    /// A 3 x 3 convolution that keeps the size, and a linear layer from `features` elements to
+    /// three classes.
     fn new(channels: [usize; 2], features: usize) -> Self {
         Self { conv: conv2d(channels, [3, 3], [1, 1]), head: linear(features, 3) }
     }
 }
 
 impl WaveNet {
-    /// A convolution that keeps the length, and a linear layer from `features` numbers to three
+    /// A convolution that keeps the length, and a linear layer from `features` elements to three
     /// classes.
     fn new([inputs, outputs, kernel]: [usize; 3], features: usize) -> Self {
         Self { conv: conv1d(inputs, outputs, kernel), head: linear(features, 3) }

@@ -1,5 +1,5 @@
-//! ReLUs of ReLUs: what is switched off by one is off already, and their cotangents wait for one
-//! another on the way back.
+//! ReLUs of ReLUs: what the second switches off is off already, and in the reverse pass their
+//! cotangents wait for each other.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;

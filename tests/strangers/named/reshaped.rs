@@ -35,7 +35,7 @@ fn a_flattened_image_before_a_convolution_along_one_axis() {
     agrees(WaveNet::new([2, 2, 3], 18), wave, &[2, 3, 3]);
 }
 
-/// The smallest case: a convolution with the single weight 1 must return the four numbers of the
+/// The smallest case: a convolution with the single weight 1 must return the four elements of the
 /// image in order.
 #[derive(Module, Debug)]
 struct SingleWeight {

@@ -10,12 +10,13 @@ use image::{ColorType, DynamicImage, GenericImageView, ImageDecoder, ImageReader
 
 use super::{EncodedPicture, Pixels, Recipe, Resize, whole};
 
-/// The longest side that is accepted, in pixels.
+/// The longest side that is accepted, in pixels. (A square colour picture of this side exceeds
+/// [`MEMORY`].)
 const LONGEST: u32 = 1 << 14;
 /// The most memory that decoding one picture may take, 512 MiB. Without this limit, a small file
 /// could ask for 2 GiB: the longest sides with four channels of 16 bits.
 const MEMORY: u64 = 1 << 29;
-/// The largest encoded picture, in bytes.
+/// The largest encoded picture, 256 MiB: its bytes are read into memory before they are decoded.
 const ENCODED: u64 = 1 << 28;
 /// A picture that would be enlarged by more than this factor has too little content to be a sample,
 /// e.g. a placeholder of one pixel.
@@ -41,17 +42,18 @@ pub(super) fn sample(origin: &EncodedPicture, recipe: &Recipe) -> Result<([usize
 fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
     if length > ENCODED {
-        return Err(format!("a file of {length} bytes: at most {ENCODED} are read of a picture"));
+        return Err(format!("a file of {length} bytes: pictures may have at most {ENCODED}"));
     }
     fs::read(path).map_err(|error| error.to_string())
 }
 
-/// Decodes a picture and rotates it as its EXIF data state.
+/// Decodes a picture and turns it as its EXIF data state.
 fn decoded(bytes: &[u8]) -> Result<DynamicImage, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
     let words = |error: image::ImageError| error.to_string();
+    // Before a byte is decoded: limits of sides and memory, a known format, a complete file.
     let mut limits = Limits::default();
     limits.max_image_width = Some(LONGEST);
     limits.max_image_height = Some(LONGEST);
@@ -60,9 +62,10 @@ fn decoded(bytes: &[u8]) -> Result<DynamicImage, String> {
     reader.limits(limits);
     let reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
     if reader.format().is_none() {
-        return Err("no PNG, JPEG or WebP picture".into());
+        return Err("not a PNG, JPEG or WebP picture".into());
     }
     whole::check(bytes)?;
+    // The orientation is read before the pixels, since decoding consumes the decoder.
     let mut decoder = reader.into_decoder().map_err(words)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(words)?;
@@ -70,7 +73,8 @@ fn decoded(bytes: &[u8]) -> Result<DynamicImage, String> {
     Ok(picture)
 }
 
-/// Resizes a picture.
+/// Resizes a picture with the triangle filter. The longer side of [`Resize::Shorter`] is rounded
+/// down.
 fn resized(picture: &DynamicImage, resize: Resize) -> Result<DynamicImage, String> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let [to_height, to_width] = match resize {
@@ -90,6 +94,7 @@ fn resized(picture: &DynamicImage, resize: Resize) -> Result<DynamicImage, Strin
     Ok(opaque.resize_exact(to_width, to_height, FilterType::Triangle))
 }
 
+/// A side in pixels, if it is possible.
 fn side(pixels: usize) -> Result<u32, String> {
     let fits = u32::try_from(pixels).ok().filter(|side| (1..=LONGEST).contains(side));
     fits.ok_or_else(|| format!("a side of {pixels} pixels: 1 to {LONGEST} are possible"))
@@ -123,6 +128,7 @@ fn opaque(picture: &DynamicImage) -> DynamicImage {
 fn planes(picture: &DynamicImage, grey: bool) -> ([usize; 3], Pixels) {
     let (width, height) = picture.dimensions();
     let shape = [if grey { 1 } else { 3 }, height as usize, width as usize];
+    // Pictures of more than 8 bits per channel keep 16.
     let deep = picture.color().bytes_per_pixel() / picture.color().channel_count() > 1;
     let pixels = if deep {
         let words = picture.to_rgb16().into_raw();

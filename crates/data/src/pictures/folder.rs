@@ -18,7 +18,7 @@ impl Listing {
     /// order of their paths. Pictures of a folder without sub-folders have no labels.
     ///
     /// # Errors
-    /// [`Error::Io`] from the system; [`Error::Parts`] if there is no picture, or some are beside
+    /// [`Error::Io`] from the system; [`Error::Parts`] if there is no picture, or some are next to
     /// the sub-folders.
     pub fn folder(folder: &Path) -> Result<Self, Error> {
         let (folders, files) = contents(folder)?;
@@ -29,7 +29,7 @@ impl Listing {
         }
         if let Some(stray) = files.first() {
             let why = format!(
-                "{} lies outside the folders of the classes, so it has no class: move it, or give labels \
+                "{} is outside the folders of the classes, so it has no class: move it, or give labels \
                  with --labels",
                 stray.display()
             );
@@ -61,6 +61,8 @@ impl Listing {
             let why = format!("the path {path:?} of the labels leads out of the folder {}", folder.display());
             return Err(Error::Parts { name, why });
         }
+        // Labels are numbers only if all of them parse. Else a class is the place of its name in
+        // the sorted list.
         let numbers: Option<Vec<usize>> = rows.iter().map(|(_, label)| label.parse().ok()).collect();
         let mut names: Vec<String> = rows.iter().map(|(_, label)| label.clone()).collect();
         names.sort();

@@ -79,7 +79,8 @@ pub enum OnError {
 }
 
 impl Listing {
-    /// Encoded pictures from a table, each with a name and a label.
+    /// A listing of encoded pictures from a table, each with its name, its bytes and, if it has
+    /// one, its label.
     ///
     /// # Errors
     /// [`Error::Parts`] if there are none.
@@ -113,7 +114,7 @@ impl Listing {
         self.entries.len()
     }
 
-    /// Whether there is no picture: never so.
+    /// Always false: there is at least one picture.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -144,6 +145,8 @@ impl Listing {
         recipe: &Recipe,
         on_error: OnError,
     ) -> Result<(Pictures, Vec<Refused>), Error> {
+        // `shape` is that of the first valid picture, with its name, by which later ones are
+        // refused.
         let (mut shape, mut loaded, mut refused) = (None, HashMap::new(), Vec::new());
         for (&index, entry) in indices.iter().filter_map(|index| Some((index, self.entries.get(*index)?))) {
             match decode::sample(&entry.origin, recipe).and_then(|found| fitting(found, &mut shape, entry)) {
@@ -156,6 +159,7 @@ impl Listing {
                 return Err(Error::Picture { name: first.name.clone(), why: first.why.clone() });
             }
         }
+        // No shape: nothing was valid, and at least one picture says why.
         let Some((shape, _)) = shape else {
             let first =
                 refused.first().map_or_else(String::new, |first| format!(": {}: {}", first.name, first.why));
@@ -220,7 +224,7 @@ impl Pictures {
         self.entries.len()
     }
 
-    /// Whether there is no picture: never so.
+    /// Always false: there is at least one picture.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -19,7 +19,7 @@ fn refused(name: &str) -> String {
     error.to_string()
 }
 
-/// The numbers that all files contain.
+/// The elements that all files contain.
 fn numbers() -> Vec<f64> {
     (0..12).map(|i| (f64::from(i) - 4.0) / 8.0).collect()
 }

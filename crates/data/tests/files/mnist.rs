@@ -218,7 +218,7 @@ fn counts_that_differ_are_reported_with_both() -> TestResult {
         let words =
             if of_labels == 2 { "2 labels for 1 image (" } else { "9 999 labels for 10 000 images (" };
         let found = mnist(&idx(&[of_images, 1, 1], &pixels(of_images as usize)), &labels(of_labels))?;
-        assert_corrupt(found, LABELS, Some(4), &[words, IMAGES, "not of one set"]);
+        assert_corrupt(found, LABELS, Some(4), &[words, IMAGES, "do not match"]);
     }
     Ok(())
 }
@@ -265,7 +265,7 @@ fn images_of_another_size_than_the_official_have_to_be_called_ones_own() -> Test
 }
 
 /// Kaggle's archive: a folder with the file's name that contains the file, with or without the file
-/// spelt with a dot beside it.
+/// spelt with a dot next to it.
 #[test]
 fn a_folder_of_the_same_name_stands_in_nobody_s_way() -> TestResult {
     let plain = mnist(&images(5), &labels(5))??;

@@ -1,5 +1,5 @@
 //! Tests on the official files, if they are available: in the folder named by INFLUENCE_DATA, or in
-//! data or ../data beside the workspace.
+//! data or ../data, relative to the workspace.
 
 use crate::common::TestResult;
 use influence_data::{Dataset, DatasetKind, Split};

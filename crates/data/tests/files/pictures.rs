@@ -108,6 +108,8 @@ fn classes_are_folders_in_order_and_bad_pictures_are_named() -> TestResult {
         folder(&["b/plain.png", "a/deep.png", "a/cut.jpg", "c/cmyk.jpg", "c/one.png", "c/inner/plain.jpg"])?;
     fs::write(folder.path().join("c/note.txt"), "no picture")?;
     fs::write(folder.path().join("b/text.png"), "no picture")?;
+    // Names come in the order of the folders. Three pictures are refused: cut short, not a picture,
+    // and of another size than the first good one.
     let listing = Listing::folder(folder.path())?;
     assert!(listing.is_labelled());
     let all: Vec<usize> = (0..listing.len()).collect();

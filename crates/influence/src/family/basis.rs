@@ -2,8 +2,8 @@
 //!
 //! Coordinates are in pixels from the centre of the image, x to the right and y down. Content that
 //! moves with the velocity v = (v_x, v_y) changes a pixel by -dI/dx v_x - dI/dy v_y. Derivatives
-//! are central differences (I(x + 1) - I(x - 1)) / 2 with border pixels repeated: the derivatives
-//! of the Catmull-Rom interpolation with which [`Family::apply`] resamples.
+//! are central differences (I(x + 1) - I(x - 1)) / 2 with border pixels repeated. These are the
+//! derivatives of the Catmull-Rom interpolation with which [`Family::apply`] resamples.
 
 use crate::error::{Error, Result};
 use crate::family::{Basis, Family};
@@ -12,9 +12,11 @@ use crate::family::{Basis, Family};
 /// . (x, y, 1)) per unit.
 pub(super) type Field = (&'static str, &'static str, [f64; 6]);
 
+// Units of the knobs: a degree in radians, and a hundredth.
 const DEGREE: f64 = std::f64::consts::PI / 180.0;
 const PERCENT: f64 = 0.01;
 
+// Translations, which move all pixels alike. The fields after these are linear in (x, y).
 const RIGHT: Field = ("right", "pixels", [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
 const DOWN: Field = ("down", "pixels", [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
 /// Anticlockwise on the screen, where y points down.
@@ -52,6 +54,7 @@ impl Family {
                 one("contrast", "percent", image.iter().map(|x| PERCENT * (x - mean)).collect())
             }
             Self::Gamma => {
+                // x ln x, which tends to 0 at 0.
                 let log = |x: &f64| if *x > 0.0 { PERCENT * x * x.ln() } else { 0.0 };
                 one("gamma", "percent", image.iter().map(log).collect())
             }
@@ -67,7 +70,7 @@ impl Family {
     pub(super) fn check(&self, image: &[f64], shape: [usize; 3]) -> Result<()> {
         let fail = |reason: String| Err(Error::Family { name: self.to_string(), reason });
         if image.is_empty() || image.len() != shape.iter().product::<usize>() {
-            return fail(format!("an image of {} numbers is not of the shape {shape:?}", image.len()));
+            return fail(format!("an image of {} elements does not have the shape {shape:?}", image.len()));
         }
         if let Some(at) = image.iter().position(|x| !x.is_finite()) {
             return fail(format!("the image holds {} at element {at}", image[at]));
@@ -88,7 +91,7 @@ pub(super) fn mean(image: &[f64]) -> f64 {
     image.iter().sum::<f64>() / image.len() as f64
 }
 
-/// One member per channel: its gain.
+/// Members and tangents of channel gains: one member per channel, with that channel's pixels.
 fn gains(image: &[f64], [channels, height, width]: [usize; 3]) -> (Vec<(String, String)>, Vec<f64>) {
     let plane = height * width;
     let name = |c: usize| match (channels, c) {
@@ -106,7 +109,7 @@ fn gains(image: &[f64], [channels, height, width]: [usize; 3]) -> (Vec<(String, 
     ((0..channels).map(|c| (name(c), "percent".to_owned())).collect(), tangents)
 }
 
-/// -dI/dx v_x - dI/dy v_y of every field.
+/// Members and tangents of vector fields: -dI/dx v_x - dI/dy v_y for each field.
 fn geometric(
     fields: &[Field],
     image: &[f64],
@@ -119,6 +122,7 @@ fn geometric(
             let at = |y: usize, x: usize| plane[y * width + x];
             for y in 0..height {
                 for x in 0..width {
+                    // At the border the pixel itself stands for the neighbour that is missing.
                     let across = (at(y, (x + 1).min(width - 1)) - at(y, x.saturating_sub(1))) / 2.0;
                     let down = (at((y + 1).min(height - 1), x) - at(y.saturating_sub(1), x)) / 2.0;
                     let (u, v) = (x as f64 - centre[0], y as f64 - centre[1]);
@@ -131,7 +135,7 @@ fn geometric(
     (fields.iter().map(|(name, unit, _)| ((*name).into(), (*unit).into())).collect(), tangents)
 }
 
-/// `rate` times the five-point Laplacian, with border pixels repeated.
+/// `rate` times the five-point Laplacian of each plane, with border pixels repeated.
 pub(super) fn diffusion(image: &[f64], [_, height, width]: [usize; 3], rate: f64) -> Vec<f64> {
     let mut flow = Vec::with_capacity(image.len());
     for plane in image.chunks_exact(height * width) {

@@ -1,14 +1,15 @@
-//! Families of perturbations: image transformations with a few parameters (knobs), as a tangent
-//! basis T of the image.
+//! Families of perturbations: image transformations of few dimensions, as a tangent basis T of the
+//! image.
 //!
-//! A family has q members, each with its own unit (a pixel, a degree, a percent). With the knobs at
-//! a, the image changes by `T a` to first order. The family's Jacobian is therefore J T (K x q),
-//! and its measure costs next to nothing once J is known. With q < K-1 the exact value is not
-//! saturated. It depends only on the family, not on the units of its members.
-//! The formulas are in the repository, in `docs/perturbations.md`.
+//! A family has q members, each with its own unit (a pixel, a degree, a percent). The value given
+//! to a member is its *knob*, and a *setting* is one knob for each member. At the setting a the
+//! image changes by `T a` to first order. The family's Jacobian is therefore J T (K x q), and its
+//! measure costs next to nothing once J is known. With q < K - 1 the rank stays below K - 1. The
+//! exact value depends only on the family, not on the units of its members. The formulas are in the
+//! repository, in `docs/perturbations.md`.
 //!
 //! [`Family::apply`] applies the transformation itself, by resampling; the basis is its derivative
-//! at knobs of 0.
+//! at the setting 0.
 
 mod basis;
 mod transform;
@@ -32,24 +33,24 @@ pub enum Family {
     /// The six affine transformations of the plane: translation (two), rotation, zoom, stretch and
     /// shear.
     Affine,
-    /// To the right and down, in pixels.
+    /// Shifts to the right and down, in pixels.
     Translation,
-    /// About the centre, anticlockwise, in degrees.
+    /// Rotation about the centre, anticlockwise, in degrees.
     Rotation,
-    /// About the centre, in percent.
+    /// Zoom about the centre by e^(a / 100), a in percent.
     Zoom,
     /// Rows shifted to the right in proportion to y, columns shifted down in proportion to x, in
     /// percent.
     Shear,
-    /// Added to all pixels, in percent of white.
+    /// A value added to all pixels, in percent of white: x + a / 100.
     Brightness,
-    /// Distance from the image's mean, in percent.
+    /// Distances of pixels from the image's mean m, in percent: m + (1 + a / 100) (x - m).
     Contrast,
-    /// The exponent of the pixels, in percent.
+    /// The exponent of the pixels, in percent: x^(1 + a / 100).
     Gamma,
     /// Gaussian blur, in square pixels of variance.
     Blur,
-    /// The gain of each channel, in percent.
+    /// The gain of each channel, in percent: (1 + a_c / 100) x.
     Channels,
     /// User-defined directions, the same for every image.
     Own(Arc<Basis>),
@@ -66,8 +67,8 @@ pub struct Basis {
     pub(crate) shape: [usize; 3],
 }
 
-/// Largest |ln| of a setting that is returned as plain numbers: e^709 is the end of the range of
-/// f64.
+/// Largest |ln| of a setting that is returned as it is: e^709 is the end of the range of f64.
+/// Beyond this, a power of 10 is returned apart.
 const LARGEST_EXPONENT: f64 = 690.0;
 
 /// The families by name, in the order of the help.
@@ -127,14 +128,14 @@ impl Basis {
         }
         if Some(tangents.len()) != names.len().checked_mul(elements) {
             return fail(format!(
-                "{} directions of the shape {shape:?} have {elements} numbers each, but there are {} in all",
+                "{} directions of the shape {shape:?} have {elements} elements each, but there are {} in all",
                 names.len(),
                 tangents.len()
             ));
         }
         if let Some(at) = tangents.iter().position(|x| !x.is_finite()) {
             return fail(format!(
-                "{} holds {} at element {}: a direction needs finite numbers",
+                "{} holds {} at element {}: directions must be finite",
                 names[at / elements],
                 tangents[at],
                 at % elements
@@ -168,7 +169,7 @@ impl Basis {
         self.members.is_empty()
     }
 
-    /// A setting of the knobs as text: "right 0.31 pixels; rotation -2.5 degrees".
+    /// A setting as text: "right 0.31 pixels; rotation -2.5 degrees".
     #[must_use]
     pub fn describe(&self, setting: &[f64]) -> String {
         let word = |((name, unit), x): (&(String, String), &f64)| {
@@ -195,8 +196,9 @@ impl Linearization<'_> {
         families.iter().zip(self.scorer().resolved_groups()).map(score).collect()
     }
 
-    /// The influence of a family, from J T with the stored Jacobian: [`Score::setting`] is its most
-    /// influential setting. The budget of [`Filter::Tikhonov`] is on the knobs in their units.
+    /// The influence of a family, from J T with the stored Jacobian. [`Score::setting`] is its most
+    /// influential setting. The budget of [`Filter::Tikhonov`] is on the setting, each knob in the
+    /// unit of its member.
     ///
     /// # Errors
     /// [`Error::Family`] for a basis of another shape than the images; [`Error::Measure`] as
@@ -217,6 +219,8 @@ impl Linearization<'_> {
         // J T is summed in f64, but from rows that carry the rounding of the run.
         let tangent = tangent.with_precision(precision);
         let (score, found) = self.score_of(&tangent, objective, filter)?;
+        // G^+ df in the space of the members is the most influential setting. Its Fisher length,
+        // from the velocities J T a, scales it to length 1.
         let knobs = found.direction(&rows, q).map_err(fault)?;
         let mut velocity: Vec<f64> =
             rows.chunks_exact(q).map(|row| row.iter().zip(&knobs).map(|(x, a)| x * a).sum()).collect();
@@ -227,12 +231,15 @@ impl Linearization<'_> {
     }
 }
 
-/// A setting of Fisher length e^`log_length`, scaled to length 1.
+/// A setting of Fisher length e^`log_length`, scaled to Fisher length 1; zero where it moves
+/// nothing.
 fn scaled(knobs: Vec<f64>, log_length: Option<f64>) -> Setting {
     let largest = knobs.iter().fold(0.0_f64, |most, a| most.max(a.abs()));
     let (Some(log_length), true) = (log_length, largest > 0.0) else {
         return Setting { knobs: vec![0.0; knobs.len()], log10: 0.0 };
     };
+    // Computed as a logarithm, since the scaled knobs may leave the range of f64. `rest` is what is
+    // then left to the power of 10.
     let log_largest = largest.ln() - log_length;
     let rest = if log_largest.abs() < LARGEST_EXPONENT { 0.0 } else { log_largest };
     let factor = (log_largest - rest).exp();

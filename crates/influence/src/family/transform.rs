@@ -1,5 +1,5 @@
 //! Applies a family to an image. Geometric families follow their flow and resample by Catmull-Rom
-//! interpolation, the others change pixel values. Pixels are not clipped to [0, 1].
+//! interpolation. The others change pixel values. Pixels are not clipped to [0, 1].
 
 use std::ops::RangeInclusive;
 
@@ -10,11 +10,11 @@ use crate::family::{Basis, Family};
 /// Largest step of the diffusion, in square pixels of variance: half of the stability limit of this
 /// explicit scheme. Larger steps oscillate.
 const DIFFUSION_STEP: f64 = 0.25;
-/// Allowed settings of knobs, by unit. Beyond these, an image shows nothing but its border, or
-/// pixel values that no network was trained on.
+/// Allowed knobs, by the unit of their member. Beyond these, an image shows nothing but its border,
+/// or pixel values that no network was trained on.
 const PIXELS: RangeInclusive<f64> = -1e4..=1e4;
 const DEGREES: RangeInclusive<f64> = -3600.0..=3600.0;
-/// Zoom, stretch and shear enter an exponent: e^5 is a zoom of 148.
+/// Zoom, stretch and shear are exponents in percent: 500 is a zoom of e^5 = 148.
 const FLOW_PERCENT: RangeInclusive<f64> = -500.0..=500.0;
 /// The exponent 1 + gamma / 100 must not be negative.
 const GAMMA_PERCENT: RangeInclusive<f64> = -100.0..=1000.0;
@@ -26,15 +26,15 @@ const VARIANCE: RangeInclusive<f64> = -1.0..=100.0;
 const TERMS: i32 = 20;
 
 impl Family {
-    /// The image with the knobs at `setting`, in the units of the members: the transformation
+    /// The image `[C, H, W]` at a setting, one knob per member in its unit: the transformation
     /// itself, not its first order.
     ///
     /// # Errors
     /// As [`Family::basis`]; a number of knobs that differs from the number of members; a result
-    /// that is not finite; a setting out of range. Ranges by unit: pixels -1e4 to 1e4, degrees
-    /// -3600 to 3600, square pixels of blur -1 to 100, percent of zoom, stretch and shear -500 to
-    /// 500, of gamma -100 to 1000, of all others -1000 to 1000. User-defined knobs, which have no
-    /// unit, must be finite.
+    /// that is not finite; a knob out of range. Ranges by unit: pixels -1e4 to 1e4, degrees -3600
+    /// to 3600, square pixels of blur -1 to 100, percent of zoom, stretch and shear -500 to 500, of
+    /// gamma -100 to 1000, of all others -1000 to 1000. User-defined knobs, which have no unit,
+    /// must be finite.
     pub fn apply(&self, image: &[f64], shape: [usize; 3], setting: &[f64]) -> Result<Vec<f64>> {
         let basis = self.basis(image, shape)?;
         let refused = |reason: String| Error::Family { name: self.to_string(), reason };
@@ -51,13 +51,13 @@ impl Family {
         let moved = self.moved(image, shape, setting, &basis);
         match moved.iter().position(|x| !x.is_finite()) {
             Some(at) => {
-                Err(refused(format!("element {at} of the image leaves the range of f64: turn it less")))
+                Err(refused(format!("element {at} of the image leaves the range of f64: give smaller knobs")))
             }
             None => Ok(moved),
         }
     }
 
-    /// The allowed settings of a knob with this unit.
+    /// The allowed knobs of a member with this unit.
     fn range(&self, unit: &str) -> RangeInclusive<f64> {
         match (self, unit) {
             (Self::Own(_), _) => f64::MIN..=f64::MAX,
@@ -70,7 +70,7 @@ impl Family {
         }
     }
 
-    /// The image with the knobs at a setting that has been checked.
+    /// The image at a setting that has been checked.
     fn moved(&self, image: &[f64], shape: [usize; 3], setting: &[f64], basis: &Basis) -> Vec<f64> {
         let share = setting[0] / 100.0;
         match self {
@@ -81,6 +81,7 @@ impl Family {
             }
             Self::Gamma => image.iter().map(|x| x.powf(1.0 + share)).collect(),
             Self::Blur => blurred(image, shape, setting[0]),
+            // Linear in their knobs: the tangents are the transformation.
             Self::Channels | Self::Own(_) => {
                 let mut moved = image.to_vec();
                 for (tangent, a) in basis.tangents.chunks_exact(image.len()).zip(setting) {
@@ -92,8 +93,8 @@ impl Family {
         }
     }
 
-    /// The 3 x 3 generator in homogeneous coordinates, with a zero last row. Its exponential is the
-    /// affine map that moves the content.
+    /// The 3 x 3 generator X in homogeneous coordinates, with a zero last row: the sum of the
+    /// fields times their knobs. Its exponential is the affine map that moves the content.
     fn generator(&self, setting: &[f64]) -> [f64; 9] {
         let mut sum = [0.0; 9];
         for ((_, _, m), a) in self.fields().iter().zip(setting) {
@@ -103,6 +104,8 @@ impl Family {
     }
 }
 
+/// The blurred image: the heat equation, whose solution is a Gaussian blur, in equal steps of at
+/// most [`DIFFUSION_STEP`].
 fn blurred(image: &[f64], shape: [usize; 3], variance: f64) -> Vec<f64> {
     let steps = (variance.abs() / DIFFUSION_STEP).ceil().max(1.0);
     let mut blurred = image.to_vec();
@@ -113,7 +116,8 @@ fn blurred(image: &[f64], shape: [usize; 3], variance: f64) -> Vec<f64> {
     blurred
 }
 
-/// The moved image: its pixel at p is the old image at exp(-X) p, where X is the generator.
+/// The moved image: its pixel at p is the old image at exp(-X) p, where X is the generator. So
+/// every new pixel is looked up once, and none is left out.
 fn warped(image: &[f64], [_, height, width]: [usize; 3], generator: &[f64; 9]) -> Vec<f64> {
     let back = exponential(&generator.map(|x| -x));
     let centre = [(width as f64 - 1.0) / 2.0, (height as f64 - 1.0) / 2.0];
@@ -122,6 +126,7 @@ fn warped(image: &[f64], [_, height, width]: [usize; 3], generator: &[f64; 9]) -
         for y in 0..height {
             for x in 0..width {
                 let (u, v) = (x as f64 - centre[0], y as f64 - centre[1]);
+                // Homogeneous coordinates (u, v, 1) from the centre, and back to rows and columns.
                 let column = back[0] * u + back[1] * v + back[2] + centre[0];
                 let row = back[3] * u + back[4] * v + back[5] + centre[1];
                 warped.push(interpolated(plane, [height, width], row, column));
@@ -131,7 +136,8 @@ fn warped(image: &[f64], [_, height, width]: [usize; 3], generator: &[f64; 9]) -
     warped
 }
 
-/// exp(X) by scaling and squaring: the series of X / 2^k, squared k times.
+/// exp(X) by scaling and squaring: the series of X / 2^k, which has a norm of at most 1/2, squared
+/// k times.
 fn exponential(x: &[f64; 9]) -> [f64; 9] {
     let size: f64 = x.iter().map(|x| x.abs()).sum();
     let halvings = if size > 0.5 { (2.0 * size).log2().ceil().min(60.0) as i32 } else { 0 };
@@ -167,6 +173,7 @@ fn neighbours(place: f64, size: usize) -> ([usize; 4], [f64; 4]) {
     let (first, t) = (place.floor(), place - place.floor());
     let index = |offset: f64| (first + offset).clamp(0.0, last) as usize;
     let (t2, t3) = (t * t, t * t * t);
+    // Keys' kernel at the distances 1 + t, t, 1 - t and 2 - t; the weights add up to 1.
     let weights = [
         0.5 * (-t + 2.0 * t2 - t3),
         0.5 * (2.0 - 5.0 * t2 + 3.0 * t3),
@@ -276,7 +283,7 @@ mod tests {
         let names = || vec!["a".to_owned()];
         let fault = |result: Result<Basis>| result.expect_err("refused").to_string();
         assert!(fault(Basis::new(vec![], vec![], [1, 2, 2])).contains("empty"));
-        assert!(fault(Basis::new(names(), vec![1.0; 5], [1, 2, 2])).contains("4 numbers each"));
+        assert!(fault(Basis::new(names(), vec![1.0; 5], [1, 2, 2])).contains("4 elements each"));
         assert!(
             fault(Basis::new(names(), vec![1.0, f64::NAN, 0.0, 0.0], [1, 2, 2]))
                 .contains("a holds NaN at element 1")

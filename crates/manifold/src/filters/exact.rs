@@ -53,10 +53,11 @@ fn saturated(
         return Outcome::zero(tangent.classes(), decision.rank, decision.ambiguous);
     }
     let lightest = probabilities.logs().iter().copied().fold(f64::INFINITY, f64::min);
-    // The gradient's absolute error weighs most in the least likely class: relative error of w
-    // there.
+    // w_k = dh_k / sqrt(P_k): the gradient's absolute error weighs most in the least likely class.
+    // `loss` is the relative error of w there.
     let loss = (gradient.log_error - 0.5 * (lightest + gradient.log_bound)).exp();
     decision.ambiguous |= loss > tangent.precision().ambiguous_error();
+    // zeta_k = dh_k / P_k, scaled to a largest entry of one.
     let exponents: Vec<f64> = gradient.log_abs.iter().zip(probabilities.logs()).map(|(d, l)| d - l).collect();
     let log_scale = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let zeta: Vec<f64> =
@@ -85,7 +86,7 @@ fn truncated(
     finish(tangent, decision, log_value, &solution.image, solution.log_scale)
 }
 
-/// c = V Sigma^-2 V^T zeta, in units of sigma_1^-2.
+/// The outcome of a value and of zeta, with c = V Sigma^-2 V^T zeta in units of sigma_1^-2.
 fn finish(
     tangent: &Tangent,
     decision: RankDecision,

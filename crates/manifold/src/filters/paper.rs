@@ -36,6 +36,8 @@ pub(crate) fn paper(
     let Some(weighted) = Weighted::new(probabilities, tangent, epsilon) else {
         return Ok(Outcome::zero(classes, 0, tangent.may_be_drowned()));
     };
+    // The singular values of T, without the one of its null direction. They and the cut are in
+    // units of T's largest entry.
     let reflection = Reflection::of(&weighted.null);
     let svd = thin_svd(reflection.complement(weighted.rows().as_ref()).as_ref())?;
     let largest = svd.values.first().copied().unwrap_or(0.0);
@@ -105,6 +107,8 @@ impl Weighted {
         }
         let deviations = deviations(probabilities, tangent);
         let log_null = null_logs(probabilities, epsilon);
+        // Row k of T is e^(ln P_k - ln n_k) d_k sigma_1. Weights, entries of T and the null
+        // direction are each relative to their largest, and the logarithms of those are kept apart.
         let mut log_weights: Vec<f64> =
             probabilities.logs().iter().zip(&log_null).map(|(l, n)| l - n).collect();
         let log_heaviest = largest_of(&log_weights);
@@ -130,7 +134,7 @@ impl Weighted {
         })
     }
 
-    /// ln of the error of each row of T, as it appears in a singular value s.
+    /// The logarithm of the error of each row of T, as it appears in a singular value s.
     ///
     /// T = A X, where row k of A is P_k / n_k (e_k - P), of the size P_k (1 - P_k) / n_k. From
     /// rows, the error of T is u |A| sigma_1. From a Gram matrix, the error of T T^T is u_64 (|A|
@@ -157,7 +161,7 @@ impl Weighted {
         Ok(sizes.into_iter().map(|size| size + relative.ln()).collect())
     }
 
-    /// q_iy of the kept directions, divided by e^(the second result).
+    /// The entries q_iy of the kept directions, divided by e^(the second result).
     ///
     /// Computed as T_y . v_i / s_i where the row T_y is shorter than s_i, which preserves the
     /// digits of an unlikely class, and taken from q_i where it is longer, which is better
@@ -226,7 +230,8 @@ fn loss(
     let fitted = |k: usize| shares.iter().enumerate().map(|(i, share)| share * left[(k, i)]).sum::<f64>();
     let errors: Vec<f64> = log_errors.iter().map(|log| log.exp()).collect();
     // r_y = 1 - q_y . q_y. The error of row y is taken relative to the shares: for an unlikely
-    // class both are tiny.
+    // class both are tiny. `rest` is |r^T E|: |E| |r| summed over the rows. `solution` is |T^+ e_y|
+    // and `size` is |E|.
     let own = (log_errors[y] - log_share).exp() * (1.0 - fitted(y) * log_share.exp()).clamp(0.0, 1.0);
     let others = (0..errors.len()).filter(|k| *k != y).map(|k| errors[k] * fitted(k).abs());
     let rest = own + others.sum::<f64>();

@@ -50,7 +50,7 @@ pub(crate) fn tikhonov(
     }
 }
 
-/// The solution with the first `count` directions alone.
+/// The solution with only the first `count` directions.
 fn damped(
     probabilities: &Probabilities,
     tangent: &Tangent,
@@ -73,7 +73,7 @@ fn damped(
     solve(GradedRows { rows, log_weights, errors, classes }, gradient)
 }
 
-/// V Sigma^-1 a, in units of sigma_1^-1.
+/// The coefficients c = V Sigma^-1 a, in units of sigma_1^-1.
 fn coefficients(tangent: &Tangent, a: &[f64]) -> Vec<f64> {
     let mut sum = vec![0.0; tangent.classes()];
     for (j, a) in a.iter().enumerate() {

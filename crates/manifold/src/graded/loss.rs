@@ -81,7 +81,7 @@ impl Doubt<'_> {
         if self.pivot_error(&upper) < LARGEST_PIVOT_ERROR && loss.is_finite() { loss } else { f64::INFINITY }
     }
 
-    /// U, in the order of the pivots.
+    /// The factor U, in the order of the pivots.
     fn upper(&self) -> Mat<f64> {
         let (rows, m) = (&self.elimination.rows, self.columns.len());
         Mat::from_fn(
@@ -92,7 +92,7 @@ impl Doubt<'_> {
     }
 
     /// diag(errors) U^-1 B: E is diag(errors) times numbers of the order of one in the columns of
-    /// X, while B is in the coordinates of the pivots; U^-1 converts.
+    /// X, while B is in the coordinates of the pivots. U^-1 converts.
     fn in_error_units(&self, upper: &Mat<f64>, mut b: Mat<f64>) -> Mat<f64> {
         solve_upper_triangular_in_place(upper.as_ref(), b.as_mut(), Par::Seq);
         for j in 0..b.ncols() {
@@ -109,6 +109,8 @@ impl Doubt<'_> {
         solve_upper_triangular_in_place(factor.get(1..m + 1, 1..m + 1), inverse.as_mut(), Par::Seq);
         let weight = |column: &Column| self.elimination.log_weights[column.pivot];
         let lightest = self.columns.iter().map(weight).fold(f64::INFINITY, f64::min);
+        // Row s belongs to the pivot of column s, whose weight it is divided by. All are relative
+        // to the lightest pivot, whose inverse weight may overflow.
         for (s, column) in self.columns.iter().enumerate() {
             let share = (lightest - weight(column)).exp();
             (s..m).for_each(|t| inverse[(s, t)] *= share);
@@ -116,7 +118,7 @@ impl Doubt<'_> {
         self.in_error_units(upper, inverse).norm_l2().ln() - lightest
     }
 
-    /// |A_pivots^-1 E|.
+    /// |A_pivots^-1 E|: the effect of the errors on the pivot block itself.
     fn pivot_error(&self, upper: &Mat<f64>) -> f64 {
         let m = self.columns.len();
         let lower = Mat::from_fn(m, m, |s, t| self.columns[t].entries[self.columns[s].pivot]);
@@ -126,7 +128,7 @@ impl Doubt<'_> {
         self.in_error_units(upper, inverse).norm_l2()
     }
 
-    /// ln sum_k |rho_k| e_k over the rows that are no pivots, and ln of the norm of e^omega_k e_k.
+    /// ln sum_k |rho_k| e_k over the rows that are not pivots, and ln of the norm of e^omega_k e_k.
     /// e_k is the error of the remainder of row k, in units of the columns' errors.
     fn left(&self, image: &[f64], log_scale: f64) -> (f64, f64) {
         let weights = &self.elimination.log_weights;

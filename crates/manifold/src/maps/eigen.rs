@@ -6,7 +6,8 @@
 
 /// The number of vectors t.
 pub(super) const TRACKED: usize = 2;
-/// Limit of QL steps per eigenvalue; two are usual.
+/// Limit of QL steps per eigenvalue; two are usual. Only NaN, which never becomes small, reaches
+/// it.
 const MOST_STEPS: usize = 60;
 
 /// The decomposition and its memory, reused from one matrix to the next.
@@ -16,10 +17,13 @@ pub(super) struct SmallEigen {
     pub(super) matrix: Vec<f64>,
     /// Entry i of every t; after the decomposition t^T q_i.
     pub(super) tracked: Vec<[f64; TRACKED]>,
-    /// The eigenvalues, in no order.
+    /// The eigenvalues, in no order; the diagonal of the tridiagonal matrix before.
     pub(super) values: Vec<f64>,
+    /// The entries below the diagonal of the tridiagonal matrix.
     below: Vec<f64>,
+    /// v of the current reflection.
     reflector: Vec<f64>,
+    /// w of the current reflection.
     image: Vec<f64>,
 }
 
@@ -86,6 +90,7 @@ impl SmallEigen {
                 let size = self.values[m].abs() + self.values[m + 1].abs();
                 self.below[m].abs() <= f64::EPSILON * size
             };
+            // The block that is not yet split: from `first` to the next negligible entry.
             let end = (first..n - 1).find(|m| small(*m)).unwrap_or(n - 1);
             if end == first {
                 return true;
@@ -102,6 +107,9 @@ impl SmallEigen {
         let mut g = (d[first + 1] - d[first]) / (2.0 * e[first]);
         let root = (g * g + 1.0).sqrt();
         g = d[end] - d[first] + e[first] / (g + root.copysign(g));
+        // Plane rotations (c, s) from the bottom up chase the entry that the shift has put outside
+        // the three diagonals; the vectors t are rotated with the matrix. `p` is still to be
+        // subtracted from the next diagonal entry.
         let (mut s, mut c, mut p) = (1.0, 1.0, 0.0);
         for i in (first..end).rev() {
             let (f, b) = (s * e[i], c * e[i]);
@@ -160,6 +168,8 @@ mod tests {
                     ..Default::default()
                 };
                 assert!(eigen.decompose());
+                // Eigenvalues are compared in descending order; products with eigenvectors up to
+                // their sign, and only where the eigenvalue is simple.
                 let mut order: Vec<usize> = (0..n).collect();
                 order.sort_by(|a, b| eigen.values[*b].total_cmp(&eigen.values[*a]));
                 let size = values[0].abs().max(1.0);

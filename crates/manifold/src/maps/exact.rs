@@ -69,6 +69,8 @@ impl<'a> FewColumns<'a> {
         for step in 0..c {
             self.step(step, c, &mut loss)?;
         }
+        // FI = b^T N^-1 b, and the trace of N times that of its inverse, which bounds the condition
+        // of N.
         self.normal_equations(c);
         let size = trace(&self.gram, c)[0];
         cholesky(&mut self.gram, c);
@@ -118,7 +120,7 @@ impl<'a> FewColumns<'a> {
         loss.data = loss.data.max(self.error * row_error(&self.taken[pivot * c..][..step]) / value.abs());
         // Column `step` of Z: one at the pivot, and in every open row the multiplier of the
         // elimination times q_i / q_pivot. The entry of b is its product with r; error and
-        // magnitude of each are accumulated beside.
+        // magnitude of each are accumulated along with it.
         self.z[pivot * c + step] = 1.0;
         let mut right = self.frame.right[pivot];
         let (mut magnitude, mut error) = (right.abs(), 0.0);
@@ -160,7 +162,7 @@ impl<'a> FewColumns<'a> {
         place
     }
 
-    /// N, packed.
+    /// Fills N = Z^T (I - q q^T) Z, packed.
     fn normal_equations(&mut self, c: usize) {
         let rows = || self.z.chunks_exact(c).zip(&self.frame.weights);
         let mut mean = vec![0.0; c];
@@ -184,7 +186,7 @@ fn row_error(taken: &[f64]) -> f64 {
     taken.iter().fold(2.0, |sum: f64, t| sum + t * t).sqrt()
 }
 
-/// FrameRows a and b, a != b, of a matrix of c columns; row b is mutable.
+/// Rows a and b, a != b, of a matrix of c columns; row b is mutable.
 fn two_rows(values: &mut [f64], c: usize, a: usize, b: usize) -> (&[f64], &mut [f64]) {
     if b < a {
         let (before, after) = values.split_at_mut(a * c);

@@ -22,7 +22,8 @@ use crate::{Probabilities, Scalar};
 /// Samples with |ln P| or |ln dh| beyond this go to the reference route, which carries exponents
 /// separately. Here plain numbers are used, whose squares must stay within e^709.
 const SAFE_LOG: f64 = 500.0;
-/// Largest number of classes for which the Gram matrices of all windows are held in memory.
+/// Largest number of classes for which the Gram matrices of all windows are held in memory: at 33
+/// they take 4 KiB per window. Samples with more go to the reference route.
 pub(super) const MOST_CLASSES: usize = 33;
 
 /// A row-major matrix whose columns are those of J.
@@ -71,8 +72,8 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// `None` where the sample exceeds the range of plain `f64` numbers, has too many classes, or a
-    /// gradient with an error of its own.
+    /// The frame of one sample; `None` where it exceeds the range of plain `f64` numbers, has too
+    /// many classes, or a gradient with an error of its own.
     pub(super) fn new<T: Scalar>(
         rows: &[T],
         columns: usize,
@@ -110,7 +111,7 @@ impl Frame {
         })
     }
 
-    /// n = K - 1.
+    /// The number of rows, n = K - 1.
     pub(super) fn size(&self) -> usize {
         self.others.len()
     }
@@ -135,7 +136,7 @@ impl Frame {
         complement(&self.rows, &vec![1.0; self.size() + 1])
     }
 
-    /// X: n x p.
+    /// The rows X: n x p.
     pub(super) fn above(&self) -> FrameRows {
         let mut above = FrameRows::new(self.size(), self.rows.columns);
         for (i, &k) in self.others.iter().enumerate() {
@@ -146,7 +147,7 @@ impl Frame {
         above
     }
 
-    /// Y (n x p) and u.
+    /// The rows Y (n x p) and the vector u (n).
     pub(super) fn weighted(&self) -> (FrameRows, Vec<f64>) {
         let beta = 1.0 / (1.0 + self.top_weight);
         let mut rows = self.above();

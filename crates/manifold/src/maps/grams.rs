@@ -23,7 +23,7 @@ pub(super) fn map_shape([channels, height, width]: [usize; 3], along: Channels) 
     }
 }
 
-/// Sums over windows of one number per column of J: C x H x W to C (1 if joint) x H x W.
+/// Sums over windows of one value per column of J: C x H x W to C (1 if joint) x H x W.
 pub(super) fn window_sums(values: &[f64], shape: [usize; 3], along: Channels, s: usize, sums: &mut [f64]) {
     add_up(&mut WindowSums::default(), &mut values.to_vec(), shape, along, s, sums);
 }

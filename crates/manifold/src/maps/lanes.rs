@@ -3,10 +3,10 @@
 //!
 //! A packed matrix stores its lower half row by row: entry (i, j), j <= i, at i (i + 1) / 2 + j.
 
-/// Windows that are processed together.
+/// Windows that are processed together: one vector of AVX-512, two of AVX2.
 pub(super) const LANES: usize = 8;
 
-/// One number per window, L windows: [`LANES`], or 1 for a single matrix.
+/// One value per window, L windows: [`LANES`], or 1 for a single matrix.
 pub(super) type Lane<const L: usize> = [f64; L];
 
 /// Length of a packed n x n matrix.
@@ -26,8 +26,8 @@ fn subtract_product<const L: usize>(sum: &mut Lane<L>, a: &Lane<L>, b: &Lane<L>)
     }
 }
 
-/// A = L L^T in place, with 1 / l_ii on the diagonal: NaN or infinity there where A is not positive
-/// definite.
+/// Factorises A = L L^T in place, with 1 / l_ii on the diagonal: NaN or infinity there where A is
+/// not positive definite.
 pub(super) fn cholesky<const L: usize>(a: &mut [Lane<L>], n: usize) {
     for i in 0..n {
         let (above, row) = a.split_at_mut(packed(i));
@@ -52,6 +52,7 @@ pub(super) fn inverse_trace<const L: usize>(
 ) -> Lane<L> {
     let mut trace = [0.0; L];
     for j in 0..n {
+        // Column j of L^-1, by forward substitution; it begins at row j.
         column.clear();
         for i in j..n {
             let row = &factor[packed(i)..];

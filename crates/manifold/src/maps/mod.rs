@@ -3,7 +3,7 @@
 //!
 //! A window of half-width s around a pixel contains the columns of (2 s + 1)^2 pixels, of all
 //! channels together or of one; at the border it is clipped. Its measure is that of [`influence`]
-//! on these columns alone. [`PixelTangent::window`] computes exactly that and is the reference
+//! on only these columns. [`PixelTangent::window`] computes exactly that and is the reference
 //! route.
 //!
 //! [`PixelTangent::maps`] computes all windows of an image faster. Every fast route estimates the
@@ -144,7 +144,8 @@ impl Windows {
 }
 
 impl<'a, T: Scalar> PixelTangent<'a, T> {
-    /// From the rows of J: all K, or the K-1 differences z_k - z_K. The length decides which.
+    /// The tangent of an image with these rows of J: all K, or the K-1 differences z_k - z_K. The
+    /// length decides which.
     ///
     /// # Shapes
     ///
@@ -227,7 +228,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         self.of_columns(&indices, objective, filter)
     }
 
-    /// The tangent of the perturbations of one window, from its own columns of J alone: (2 s + 1)^2
+    /// The tangent of the perturbations of one window, from only its own columns of J: (2 s + 1)^2
     /// for each channel in the window, fewer at the border.
     ///
     /// `centre` is `[channel, y, x]`, a position in the map; the channel is 0 where channels are
@@ -265,7 +266,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         Ok(indices)
     }
 
-    /// df of the objective at every pixel, `[C, H, W]`.
+    /// The gradient df of the objective at every pixel, `[C, H, W]`.
     ///
     /// # Errors
     ///
@@ -291,7 +292,8 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         Ok(df)
     }
 
-    /// |df| of every window: the Jacobian norm, a baseline for [`PixelTangent::maps`].
+    /// The Jacobian norm |df| of every window, `[H, W]` or `[C, H, W]`: a baseline for
+    /// [`PixelTangent::maps`].
     ///
     /// # Errors
     ///
@@ -309,7 +311,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         Ok(sums.into_iter().map(f64::sqrt).collect())
     }
 
-    /// p, the number of columns of J.
+    /// The number of columns of J, p.
     fn columns(&self) -> usize {
         self.shape.iter().product()
     }
@@ -379,6 +381,8 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
             let epsilons = (epsilon, rank_epsilon);
             return Ok(paper::paper(frame, probabilities, layout, s, y, epsilons, T::PRECISION));
         }
+        // Exact and Tikhonov count the same directions: both need the certificate that all of a
+        // window's do.
         let tolerance = tolerance_of(filter).unwrap_or_else(|| Self::noise().tolerance());
         let certified = certified(frame, layout, s, Threshold::new(tolerance, Self::noise()));
         let windows = Windows::new(layout, s);
@@ -433,7 +437,7 @@ impl<'a, T: Scalar> PixelTangent<'a, T> {
         Ok(map)
     }
 
-    /// |w|^2.
+    /// The bound |w|^2.
     fn bound(&self, objective: &SampleObjective) -> Result<f64, Error> {
         let gradient = objective.logit_gradient(&Probabilities::new(self.logits)?)?;
         Ok(gradient.map_or(f64::INFINITY, |gradient| gradient.log_bound.exp()))

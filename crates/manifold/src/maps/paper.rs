@@ -18,7 +18,7 @@ use crate::precision::RowPrecision;
 /// Largest estimated relative error of a value that is accepted, for rows in `f64`. The authors'
 /// cut of 1e-3 is near the limit of what Gram matrices resolve.
 const ACCURACY: f64 = 1e-8;
-/// The same for rows in lower precision, in roundoffs.
+/// Largest accepted relative error for rows in lower precision, in their roundoffs.
 const ROUNDOFFS: f64 = 10.0;
 
 /// The constants of a map.
@@ -51,6 +51,7 @@ pub(super) fn paper(
     let mut norms = vec![0.0; Windows::new(layout, s).count()];
     window_sums(&frame.given_squares(), layout.shape, layout.channels, s, &mut norms);
     let null = null_logs(probabilities, epsilon);
+    // P_k (1 - P_k) / n_k, the sizes by which errors of the rows enter T; see `filters/paper.rs`.
     let weights = probabilities.logs().iter().zip(&null).map(|(l, n)| (l - n + (-l.exp()).ln_1p()).exp());
     let heaviest = weights.fold(0.0, f64::max);
     let cut = Cut {
@@ -66,6 +67,7 @@ pub(super) fn paper(
 }
 
 impl Cut {
+    /// Value and rank of window `at`, whose rows as given have this norm; `unit` is e_y.
     fn window(
         &self,
         grams: &WindowGrams,
@@ -81,6 +83,8 @@ impl Cut {
         if size.sqrt() + error < self.cut {
             return Some((0.0, 0));
         }
+        // T T^T, with e_y and T_y T^T as the vectors whose products with its eigenvectors are
+        // needed.
         eigen.matrix.clear();
         for i in 0..n {
             eigen.matrix.extend((0..n).map(|j| grams.entry(at, i.max(j), i.min(j))));

@@ -24,8 +24,8 @@ pub(super) struct Threshold {
 }
 
 impl Threshold {
-    /// For a relative tolerance of the rank and the noise of the rows. The margin AMBIGUOUS_FACTOR
-    /// keeps a certified window from being ambiguous.
+    /// The limit for a relative tolerance of the rank and the noise of the rows. The margin
+    /// [`AMBIGUOUS_FACTOR`] keeps a certified window from being ambiguous.
     pub(super) fn new(tolerance: f64, noise: Noise) -> Self {
         let relative = (AMBIGUOUS_FACTOR * tolerance).max(noise.resolution());
         let floor = (AMBIGUOUS_FACTOR * noise.floor()).max(noise.resolution());

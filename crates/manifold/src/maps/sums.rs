@@ -1,4 +1,4 @@
-//! Sums over square windows of a plane, clipped at its border, by additions alone.
+//! Sums over square windows of a plane, clipped at its border, only by additions.
 //!
 //! Sums of 1, 2, 4, ... neighbours are built by doubling, and sums of 2 s + 1 neighbours from them:
 //! about 2 log2(2 s + 1) additions per pixel and axis. An integral image would need only four
@@ -74,7 +74,7 @@ fn add(target: &mut [f64], values: &[f64]) {
 mod tests {
     use super::*;
 
-    /// The plainest loops.
+    /// The sums by plain loops.
     fn naive(plane: &[f64], [height, width]: [usize; 2], s: usize) -> Vec<f64> {
         let mut sums = Vec::new();
         for y in 0..height {
@@ -105,8 +105,8 @@ mod tests {
         }
     }
 
-    /// A window beside a pixel of 1e20 holds nothing of it, which differences of prefix sums do not
-    /// promise.
+    /// A window that does not contain the pixel of 1e20 is not changed by it, which differences of
+    /// prefix sums do not promise.
     #[test]
     fn nothing_outside_a_window_enters_it() {
         let mut plane = vec![1.0; 64];

@@ -34,6 +34,7 @@ pub(super) fn tikhonov(
     let mut values = Vec::with_capacity(count);
     let (mut a, mut z, mut x) = (Vec::new(), vec![[0.0; LANES]; n], vec![[0.0; LANES]; n]);
     for at in (0..count).step_by(LANES) {
+        // z = (A + lambda I)^-1 A u, and x = (A + lambda I)^-1 u, which only the error needs.
         grams.load(at, &mut a);
         product(&a, n, &u, &mut z);
         x.iter_mut().zip(&u).for_each(|(x, u)| x.fill(*u));

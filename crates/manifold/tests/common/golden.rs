@@ -1,4 +1,4 @@
-//! The golden files beside the repository.
+//! The golden files next to the repository.
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
-/// One golden file: named arrays of numbers.
+/// One golden file: named arrays.
 pub struct Golden {
     shapes: BTreeMap<String, Vec<usize>>,
     floats: BTreeMap<String, Vec<f64>>,
@@ -64,12 +64,12 @@ impl Golden {
     }
 }
 
-/// The golden files beside the repository, by name. Where there are none, prints a line and returns
-/// only the one in tests/golden.
+/// The golden files next to the repository, by name. Where there are none, prints a line and
+/// returns only the one in tests/golden.
 pub fn golden_files() -> Vec<(String, Golden)> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     let entries = std::fs::read_dir(own.join("../../../shared/golden")).or_else(|_| {
-        println!("skipped: no golden files beside the repository (shared/golden); only the one in tests/golden is checked");
+        println!("skipped: no golden files next to the repository (shared/golden); only the one in tests/golden is checked");
         std::fs::read_dir(own.join("tests/golden"))
     });
     let entries = entries.expect("the crate's own golden file");

@@ -1,4 +1,4 @@
-//! Shared by the integration tests: golden files, small dense matrices by plain loops, random
+//! What the integration tests share: golden files, small dense matrices by plain loops, random
 //! numbers.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 #![allow(unreachable_pub, reason = "a module of several test binaries")]

@@ -9,8 +9,8 @@ const MEETING: f64 = 2.0;
 /// slowest.
 const TERMS: usize = 80;
 
-/// P(Z > z) of a standard normal Z, to a relative 1e-12 for z in [0, 38]; by symmetry for negative
-/// z.
+/// The tail P(Z > z) of a standard normal Z, to a relative 1e-12 for z in [0, 38]; by symmetry for
+/// negative z.
 pub(crate) fn upper_tail(z: f64) -> f64 {
     if z < 0.0 {
         return 1.0 - upper_tail(-z);

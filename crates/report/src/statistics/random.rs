@@ -1,4 +1,4 @@
-//! SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the same numbers in every run and on every
+//! SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the same stream in every run and on every
 //! machine.
 
 /// A stream of random numbers determined by its seed.
@@ -22,7 +22,7 @@ impl Random {
         ((z ^ (z >> 31)) % n.max(1) as u64) as usize
     }
 
-    /// A random member of a slice; `None` if it is empty.
+    /// A random element of a slice; `None` if it is empty.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         of.get(self.below(of.len()))
     }

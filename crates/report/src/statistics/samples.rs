@@ -37,7 +37,7 @@ pub fn smirnov(first: &[f64], second: &[f64]) -> Option<Smirnov> {
     Some(Smirnov { distance, p: kolmogorov(distance * (n * m / (n + m)).sqrt()) })
 }
 
-/// 2 sum_k (-1)^(k-1) exp(-2 k^2 x^2), the tail of Kolmogorov's distribution.
+/// The tail of Kolmogorov's distribution, 2 sum_k (-1)^(k-1) exp(-2 k^2 x^2).
 fn kolmogorov(x: f64) -> f64 {
     /// Below this x the tail is 1 to within 1e-14, and the alternating sum would need more and more
     /// terms.
@@ -71,6 +71,7 @@ pub fn mann_whitney(first: &[f64], second: &[f64]) -> Option<MannWhitney> {
     let (n, m) = (first.len() as f64, second.len() as f64);
     let all: Vec<f64> = first.iter().chain(second).copied().collect();
     let ranks = ranks(&all);
+    // U is the rank sum of the first sample less the smallest that it can be.
     let u = ranks.iter().take(first.len()).sum::<f64>() - n * (n + 1.0) / 2.0;
     let mut sorted = all;
     sorted.sort_by(f64::total_cmp);

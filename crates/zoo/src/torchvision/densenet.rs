@@ -36,7 +36,7 @@ pub struct DenseNet {
 }
 
 impl DenseNet {
-    /// Images [N, C, H, W] to logits [N, K].
+    /// Computes the logits [N, K] of images [N, C, H, W].
     ///
     /// # Panics
     ///

@@ -32,7 +32,7 @@ use crate::weights::{Checkpoint, TensorInfo, normal};
 use crate::{Error, Network};
 use shapes::Shapes;
 
-/// Default of the number that BatchNorm adds to the variance: PyTorch's default.
+/// What BatchNorm adds to the variance by default: PyTorch's value.
 pub const TORCH_EPSILON: f64 = 1e-5;
 
 /// A network built to match a file, without the weights loaded.
@@ -84,7 +84,7 @@ enum PublishedFamily {
 
 /// The name of a tensor that only a variant has, and what it belongs to.
 fn telling(tensor: &TensorInfo) -> Option<(&str, &'static str)> {
-    // Counts of training steps are skipped; the tensors beside them give a better message.
+    // Counts of training steps are skipped; the tensors next to them give a better message.
     let counts = tensor.name.ends_with("num_batches_tracked");
     let why = telltale::of(&normal(&tensor.name)).filter(|_| !counts);
     why.map(|why| (tensor.name.as_str(), why))
@@ -115,7 +115,7 @@ fn refuse_others(
     }
 }
 
-/// "images of 3x224x224", for messages.
+/// Sizes of images for messages, as in "images of 3x224x224".
 pub(crate) fn sizes([channels, height, width]: [usize; 3]) -> String {
     format!("{channels}x{height}x{width}")
 }

@@ -44,7 +44,7 @@ pub struct ResNet {
 }
 
 impl ResNet {
-    /// Images [N, C, H, W] to logits [N, K].
+    /// Computes the logits [N, K] of images [N, C, H, W].
     ///
     /// # Panics
     ///
@@ -102,7 +102,7 @@ impl ResidualBlock {
         if !projects && from != to {
             let why = format!(
                 "is missing: the block reads {from} channels and gives {to}, and a shortcut without \
-                               weights (option A, or an average pool alone) is not known here"
+                               weights (option A, or only an average pool) is not known here"
             );
             return shapes.fault(&part("downsample.0.weight"), why);
         }
@@ -224,7 +224,7 @@ pub(super) fn stem(
         [3, 3] => Ok((conv, None, "3x3 stem of stride 1 and no pool after it")),
         [side, _] => shapes.fault(
             &format!("{name}.weight"),
-            format!("is a stem of {side}x{side}: strides and pools are known of 3x3 and 7x7"),
+            format!("is a stem of {side}x{side}: strides and pools are known for 3x3 and 7x7"),
         ),
     }
 }

@@ -16,7 +16,7 @@ use crate::weights::{Checkpoint, normal};
 /// The shape of every tensor of a file under its normalised name, with the settings of the layers.
 pub(super) struct Shapes<'a> {
     file: &'a str,
-    /// From normalised name to the name in the file and the shape.
+    /// The name in the file and the shape, by normalised name.
     by_name: HashMap<String, (&'a str, &'a [usize])>,
     epsilon: f64,
     device: &'a Device,
@@ -118,6 +118,7 @@ impl<'a> Shapes<'a> {
         }
     }
 
+    /// The shape of a tensor that must be there.
     fn shape(&self, name: &str) -> Result<&'a [usize], Error> {
         if let Some((_, shape)) = self.by_name.get(name) {
             return Ok(shape);
@@ -127,7 +128,7 @@ impl<'a> Shapes<'a> {
         self.fault(name, format!("is missing{near}"))
     }
 
-    /// The error for a tensor.
+    /// The error for a tensor, under its name in the file.
     pub(super) fn fault<T>(&self, tensor: &str, why: impl Into<String>) -> Result<T, Error> {
         let network = match self.family() {
             Some(PublishedFamily::DenseNet) => "densenet",

@@ -45,7 +45,7 @@ pub enum Values {
 }
 
 impl Values {
-    /// No elements, of the type that is named.
+    /// An empty list of elements of this type.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Recognises the network, and its size, to which a list of tensors belongs, from names and shapes
-//! alone.
+//! Recognises the network, and its size, to which a list of tensors belongs, only from names and
+//! shapes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use super::aliases::canonical;
 use crate::{Architecture, NetworkFamily};
 
-/// What names and shapes show about a network. A number is `None` if the tensor that shows it is
+/// What names and shapes show about a network. A value is `None` if the tensor that shows it is
 /// missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {

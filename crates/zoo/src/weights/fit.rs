@@ -17,7 +17,7 @@ const EXAMPLES: usize = 3;
 /// A file's tensors assigned to a network's.
 #[derive(Debug)]
 pub(super) struct Fit {
-    /// From PyTorch's name to the tensor's index in the file.
+    /// The index of a tensor in the file, by its name in PyTorch.
     pub(super) slots: HashMap<String, usize>,
     /// The file's tensors that the network lacks, without BatchNorm's `num_batches_tracked`.
     pub(super) extra: Vec<String>,
@@ -49,6 +49,8 @@ pub(super) fn fit(
         (Some(expected), Some(found)) => expected.family != found.family,
         _ => false,
     };
+    // Names of another family, or most tensors missing: a list of all of them would hide the
+    // reason.
     if !missing.is_empty() && (foreign || missing.len() * 2 > wanted.len()) {
         return Err(wrong_network(file, &claims, &missing, wanted.len(), expected.as_ref(), found.as_ref()));
     }
@@ -67,8 +69,8 @@ pub(super) fn fit(
     Ok(claims.settle(tensors))
 }
 
-/// For each name of the network, the tensors of the file that correspond to it; and the names of
-/// the other tensors.
+/// The tensors of the file that correspond to each name of the network, and the names of the
+/// others.
 struct Claims<'a> {
     by_name: HashMap<String, Vec<usize>>,
     strangers: Vec<&'a str>,
@@ -100,6 +102,7 @@ impl<'a> Claims<'a> {
         claims
     }
 
+    /// Every difference between the file and the network, in the network's order.
     fn problems(&self, tensors: &[TensorInfo], wanted: &[Entry], missing: &[&Entry]) -> Mismatch {
         let mut problems = Mismatch::default();
         for entry in missing {
@@ -127,6 +130,7 @@ impl<'a> Claims<'a> {
         problems
     }
 
+    /// The assignment, and what was done to names, for the report. Every name has one claim.
     fn settle(self, tensors: &[TensorInfo]) -> Fit {
         let slots: HashMap<String, usize> =
             self.by_name.into_iter().filter_map(|(name, claims)| Some((name, *claims.first()?))).collect();

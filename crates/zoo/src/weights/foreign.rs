@@ -7,6 +7,7 @@ pub(super) type Stranger = (&'static str, &'static str);
 /// Number of bytes at the start of a file that [`recognise`] needs.
 pub(super) const START: u64 = 1 << 10;
 
+/// The usual remedies.
 const SAVE: &str = "in Python, save a state_dict: torch.save(model.state_dict(), \"weights.pt\")";
 const CONVERT: &str = "load the model in Python and save its weights with safetensors";
 
@@ -21,7 +22,7 @@ pub(super) fn recognise(start: &[u8]) -> Option<Stranger> {
     let pickle = if start.len() < 4 { &[] } else { start };
     let known: [(&[u8], &[u8], &str, &str); 9] = [
         (start, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, for instance)", CONVERT),
-        (start, b"\x93NUMPY", "an array of NumPy's", CONVERT),
+        (start, b"\x93NUMPY", "a NumPy array", CONVERT),
         (start, b"GGUF", "a GGUF file", CONVERT),
         (start, b"\x1f\x8b", "compressed by gzip", "unpack it"),
         (start, b"version https://git-lfs", "a Git LFS pointer", "fetch the file itself: git lfs pull"),
@@ -43,7 +44,7 @@ fn json(start: &[u8]) -> Option<Stranger> {
     let text = text.ok()?.trim_start();
     let rest = text.strip_prefix('{')?.trim_start();
     match rest.contains("\"weight_map\"") || rest.contains("total_size") {
-        true => Some(("the index of weights that lie in several files beside it", PARTS)),
+        true => Some(("the index of weights that are in several files next to it", PARTS)),
         false => (rest.starts_with('"') || rest.starts_with('}'))
             .then_some(("a JSON text", "the weights themselves are in a .safetensors or .pt file")),
     }

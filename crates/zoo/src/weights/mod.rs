@@ -3,9 +3,9 @@
 //! of a `state_dict`.
 //!
 //! Reading trusts nothing and executes nothing. The header is checked completely (names, types,
-//! shapes, offsets, the length of the file) before any tensor is read, it alone never causes an
-//! allocation, and tensors are converted one at a time. All problems of a file are reported at
-//! once, with the most similar key for each missing name.
+//! shapes, offsets, the length of the file) before any tensor is read; no size that it claims
+//! causes an allocation by itself; and tensors are converted one at a time. All problems of a file
+//! are reported at once, with the most similar key for each missing name.
 //!
 //! `module.rs` contains everything that depends on Burn's module API.
 

@@ -1,5 +1,5 @@
-//! Everything that loading and saving need of Burn's module API: visiting, mapping, tensors from
-//! and to host data.
+//! All of Burn's module API that loading and saving need: visiting, mapping, tensors from and to
+//! host data.
 //!
 //! One trap determines the order of steps. BatchNorm's running statistics are in a cell that all
 //! clones of a module share, and mapping a module writes through it: a caller who keeps a clone

@@ -19,7 +19,7 @@ use crate::names::{Entry, entries};
 ///
 /// [`load`](super::load) reads the same bits back, and so does PyTorch. The metadata name the
 /// format, the program and, for networks of this crate, the network. The file is replaced
-/// atomically: it is written beside `path`, synced, then renamed.
+/// atomically: it is written next to `path`, synced, then renamed.
 ///
 /// # Errors
 ///
@@ -32,7 +32,7 @@ pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// Those of [`save`].
+/// As [`save`].
 pub fn save_with<M: Module>(
     network: &M,
     path: &Path,

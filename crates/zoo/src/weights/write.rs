@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Error;
 
-/// Size of the write buffer.
+/// Bytes of the write buffer; elements are written one at a time.
 const BUFFER: usize = 1 << 20;
 
 /// Writes `path` through `fill`: into a new file of the same folder, which is synced and then

@@ -21,7 +21,7 @@ pub(crate) fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
     file
 }
 
-/// The same archive with a 64-bit end record.
+/// A zip archive with a 64-bit end record.
 pub(crate) fn widened(records: &[(&str, &[u8])]) -> Vec<u8> {
     let mut file = archive(records);
     let mut end = file.split_off(file.len() - 22);
@@ -62,7 +62,7 @@ pub(crate) fn dict(entries: &[(&str, &[u8])]) -> Vec<u8> {
     [&b"}("[..], &entries.collect::<Vec<u8>>(), b"u"].concat()
 }
 
-/// A tuple of numbers.
+/// A tuple of integers.
 fn numbers(numbers: &[i32]) -> Vec<u8> {
     let items = numbers.iter().flat_map(|number| [&b"J"[..], &number.to_le_bytes()].concat());
     [&b"("[..], &items.collect::<Vec<u8>>(), b"t"].concat()

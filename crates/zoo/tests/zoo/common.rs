@@ -1,4 +1,4 @@
-//! Shared by the tests of this crate: the trained weights and reference values, if the machine has
+//! What the tests of this crate share: the trained weights and reference values, if the machine has
 //! them, and small files made in the tests.
 
 mod golden;

@@ -115,7 +115,7 @@ fn a_file_that_cannot_be_written_leaves_nothing() {
     let network = tiny(&Device::flex());
     let error = weights::save(&network, &folder.join("no/such/folder")).unwrap_err();
     assert!(matches!(error, Error::Io { action: "write", .. }), "{error}");
-    // Renaming over a folder fails: the temporary file beside it must be removed.
+    // Renaming over a folder fails: the temporary file next to it must be removed.
     std::fs::create_dir(folder.join("taken")).unwrap();
     std::fs::write(folder.join("taken/file"), "x").unwrap();
     assert!(weights::save(&network, &folder.join("taken")).is_err());

@@ -11,7 +11,7 @@ use influence_zoo::weights::{self, Checkpoint, Values};
 use crate::archive::{archive, dict, pickle, tensor, torch_file, widened};
 use crate::common::{file, made, tiny};
 
-/// A file beside `make.py`.
+/// A file next to `make.py`.
 pub(crate) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
@@ -121,7 +121,7 @@ fn tensors_of_other_kinds_are_reported_by_what_they_are() {
     }
     let (device, beside) = (Device::flex(), fixture("cnn-beside.pt"));
     let (_, report) = weights::load(tiny(&device), &beside, FloatDType::F32, &device).unwrap();
-    assert_eq!(report.tensors, 20, "with a float8 beside it");
+    assert_eq!(report.tensors, 20, "with a float8 next to them");
 }
 
 #[test]

@@ -173,6 +173,7 @@ fn what_does_not_fit_is_named_by_its_tensor() {
             assert!(message.contains(word), "{word} in {message}");
         }
     };
+    // Faults of a fixture's tensors: one added, one taken away, one of another shape.
     let add = |name: &'static str, shape: &'static [usize]| {
         move |reference: &mut Fixture| reference.tensors.push((name.to_owned(), shape.to_vec()))
     };

@@ -37,7 +37,7 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    /// The same for a pickle that begins at byte `start` of a larger buffer.
+    /// This stop with offsets in a larger buffer, in which the pickle begins at byte `start`.
     pub(super) fn behind(self, start: usize) -> Self {
         match self {
             Self::Fault(FormatFault { offset, why }) => {

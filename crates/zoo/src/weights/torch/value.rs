@@ -160,7 +160,7 @@ pub(super) struct Tensor<'a> {
 pub(super) enum Body<'a> {
     /// A view of a storage. Offset and strides count elements.
     Stored { storage: Storage<'a>, offset: u64, strides: Vec<usize> },
-    /// Not plain numbers: quantised, sparse or without values.
+    /// Not plain elements: quantised, sparse or without values.
     Odd(Dtype),
 }
 
@@ -169,7 +169,7 @@ pub(super) enum Body<'a> {
 pub(super) struct Objects<'a> {
     pub(super) tuples: Vec<Vec<PickleValue<'a>>>,
     pub(super) lists: Vec<Vec<PickleValue<'a>>>,
-    /// In the order of insertion; keys may repeat.
+    /// Pairs in the order of insertion; keys may repeat.
     pub(super) dicts: Vec<Vec<(PickleValue<'a>, PickleValue<'a>)>>,
     pub(super) storages: Vec<Storage<'a>>,
     pub(super) tensors: Vec<Tensor<'a>>,

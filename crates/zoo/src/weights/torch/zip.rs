@@ -35,7 +35,7 @@ struct ZipRecord {
     header: u64,
     length: u64,
     /// Why its bytes cannot be read directly, if so. Not an error until the record is needed: other
-    /// files beside the weights may be compressed.
+    /// files in the archive may be compressed.
     odd: Option<&'static str>,
 }
 

@@ -1,7 +1,7 @@
 //! Replacements for the functions that Python would call: they make tensors of several kinds, and
 //! the few objects that describe them.
 //!
-//! A tensor without plain numbers (quantised, sparse, without values) is listed like any other. It
+//! A tensor without plain elements (quantised, sparse, without values) is listed like any other. It
 //! is an error only if a network needs it.
 
 use super::super::value::{Body, Global, PickleValue, Storage, Tensor, add};
@@ -51,6 +51,8 @@ impl<'a> Machine<'a> {
             return self.fault("a call with more arguments than any function that is known here takes");
         }
         let arguments = arguments.clone();
+        // The arguments as torch.save writes them. Those that are skipped do not concern the
+        // tensor.
         let value = match (global, &arguments[..]) {
             (Global::OrderedDict, []) => {
                 self.new_dict();
