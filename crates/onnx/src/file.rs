@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use crate::error::{Error, Result};
+use crate::names::is_own;
 use crate::proto::{GraphProto, ModelProto};
 
 /// The supported versions of the operator set of ONNX's own domain. Before 7, arithmetic broadcasts
@@ -65,8 +66,7 @@ impl Model {
         if graph.node.is_empty() {
             return Err(corrupt(None, "its graph has no nodes".into()));
         }
-        let own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-        let opset = model.opset_import.iter().find(|set| own(&set.domain)).map(|set| set.version);
+        let opset = model.opset_import.iter().find(|set| is_own(&set.domain)).map(|set| set.version);
         let Some(opset) = opset else {
             return Err(corrupt(None, "it does not say which operator set it uses".into()));
         };

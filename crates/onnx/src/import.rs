@@ -23,7 +23,7 @@ use crate::external;
 use crate::file::Model;
 use crate::host::{self, Host};
 use crate::interface::{Ending, Interface};
-use crate::names;
+use crate::names::{self, is_own};
 use crate::node::Attributes;
 use crate::ops;
 use crate::proto::NodeProto;
@@ -275,7 +275,7 @@ impl<'a> Importer<'a> {
     }
 
     fn refuse(&mut self, node: &NodeProto, refusal: Refusal) {
-        let own = node.domain.is_empty() || node.domain == "ai.onnx";
+        let own = is_own(&node.domain);
         let op = match own {
             true => node.op_type.clone(),
             false => format!("{}.{}", node.domain, node.op_type),
@@ -323,8 +323,7 @@ impl<'a> Importer<'a> {
         operands: Vec<Option<Binding>>,
     ) -> Result<Vec<Binding>, Refusal> {
         let domain = node.domain.as_str();
-        let own =
-            domain.is_empty() || domain == "ai.onnx" || domain == "ai.onnx.ml" && node.op_type == "Scaler";
+        let own = is_own(domain) || domain == "ai.onnx.ml" && node.op_type == "Scaler";
         if !own {
             return Err(ops::foreign(domain, &node.op_type, &self.model.functions));
         }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::file::Model;
+use crate::names::is_own;
 use crate::proto::{NodeProto, ValueInfoProto};
 use crate::tensor;
 
@@ -77,10 +78,10 @@ impl Ending {
         is_single: impl Fn(&str) -> bool,
         is_one: impl Fn(&str) -> bool,
     ) -> Self {
-        // The node that gives a result, if it is of ONNX's own, unnamed domain.
+        // The node that gives a result, if it is of ONNX's own domain.
         let maker = |name: &str| {
             let own = nodes.iter().find(|node| node.output.first().is_some_and(|output| output == name));
-            own.copied().filter(|node| node.domain.is_empty())
+            own.copied().filter(|node| is_own(&node.domain))
         };
         let operand =
             |node: &NodeProto, position: usize| node.input.get(position).cloned().unwrap_or_default();

@@ -6,15 +6,13 @@ pub(crate) fn layer(name: &str) -> &str {
     let name = name.strip_suffix(":0").unwrap_or(name);
     // TensorFlow: sequential/dense/MatMul/ReadVariableOp and
     // sequential/dense/BiasAdd/ReadVariableOp.
-    let (name, operator) = match name.strip_suffix("/ReadVariableOp") {
-        Some(operator) => (operator, true),
-        None => (name, false),
-    };
-    match name.rsplit_once(['.', '/']) {
-        Some((stem, _)) => stem,
-        None if operator => name,
-        None => name,
-    }
+    let name = name.strip_suffix("/ReadVariableOp").unwrap_or(name);
+    name.rsplit_once(['.', '/']).map_or(name, |(stem, _)| stem)
+}
+
+/// Whether a domain of operators is ONNX's own, which has no name or this one.
+pub(crate) fn is_own(domain: &str) -> bool {
+    domain.is_empty() || domain == "ai.onnx"
 }
 
 /// Whether an exporter has generated the name, so that it says nothing about the network:

@@ -4,6 +4,12 @@
 use crate::error::Refusal;
 use crate::node::Attributes;
 
+/// A size that a file gives as a number, such as a stride or a margin, if it is below 2^31: sums of
+/// some of them and products of two do not overflow.
+pub(crate) fn extent(size: i64) -> Option<usize> {
+    i32::try_from(size).ok().and_then(|size| usize::try_from(size).ok())
+}
+
 /// A window on each of some axes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeWindow {
@@ -20,8 +26,7 @@ impl NodeWindow {
         let count = taps.len();
         let each = |name: &str| -> Result<Vec<usize>, Refusal> {
             let given = attributes.ints(name).unwrap_or_else(|| vec![1; count]);
-            let sizes: Option<Vec<_>> =
-                given.iter().map(|&x| usize::try_from(x).ok().filter(|&x| x > 0)).collect();
+            let sizes: Option<Vec<_>> = given.iter().map(|&x| extent(x).filter(|&x| x > 0)).collect();
             sizes
                 .filter(|sizes| sizes.len() == count)
                 .ok_or_else(|| format!("its {name} {given:?} do not fit {count} axes").into())
@@ -61,7 +66,7 @@ impl NodeWindow {
         let upper = match attributes.word("auto_pad", "NOTSET") {
             "NOTSET" | "" => {
                 let given = attributes.ints("pads").unwrap_or_else(|| vec![0; 2 * count]);
-                let pads: Option<Vec<_>> = given.iter().map(|&x| usize::try_from(x).ok()).collect();
+                let pads: Option<Vec<_>> = given.iter().map(|&x| extent(x)).collect();
                 let pads = pads.filter(|pads| pads.len() == 2 * count);
                 let pads = pads.ok_or_else(|| format!("its pads {given:?} do not fit"))?;
                 return Ok((0..count).map(|axis| (pads[axis], pads[axis + count])).collect());

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use influence_onnx::{Error, ImportOptions, Model};
+use influence_onnx::{Ending, Error, ImportOptions, Model};
 
 /// A convolution, a normalisation, a pool and a linear layer, written by PyTorch's older exporter
 /// (opset 11).
@@ -62,4 +62,24 @@ fn bytes_that_are_not_a_model_are_refused() {
     }
     let error = Model::open(Path::new("not/there.onnx")).expect_err("it is not there");
     assert!(matches!(error, Error::Io { .. }));
+}
+
+#[test]
+fn sizes_that_no_tensor_has_are_refused() {
+    for (bytes, reason) in [
+        (&include_bytes!("files/taps_beyond_memory.onnx")[..], "only windows of images"),
+        (include_bytes!("files/taps_that_do_not_divide.onnx"), "6 rows are not a multiple of 4 taps"),
+        (include_bytes!("files/pads_beyond_memory.onnx"), "larger than a tensor may be"),
+    ] {
+        let refused = Model::read(bytes).and_then(|model| model.graph(&ImportOptions::default()));
+        let error = refused.expect_err("it has no graph");
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn a_softmax_of_the_named_domain_is_taken_off() {
+    let model = Model::read(include_bytes!("files/named_domain.onnx")).unwrap();
+    let import = model.graph(&ImportOptions::default()).unwrap();
+    assert!(matches!(import.ending, Ending::Softmax { .. }), "{:?}", import.ending);
 }

@@ -11,7 +11,7 @@ use influence_autodiff::ops::volume::Conv3d;
 
 use crate::call::{Call, Results, fixed, one};
 use crate::error::Refusal;
-use crate::window::{NodeWindow, lifted};
+use crate::window::{NodeWindow, extent, lifted};
 
 pub(super) fn conv(call: &mut Call<'_, '_>) -> Results {
     let (x, weight) = (call.value(0)?, call.value(1)?);
@@ -84,8 +84,7 @@ pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
     let x = call.value(0)?;
     let pair = |call: &Call<'_, '_>, position: usize, what: &str| -> Result<[usize; 2], Refusal> {
         let given = call.ints(position)?.ok_or_else(|| format!("it has no {what}"))?;
-        let sizes: Option<Vec<_>> =
-            given.iter().map(|&x| usize::try_from(x).ok().filter(|&x| x > 0)).collect();
+        let sizes: Option<Vec<_>> = given.iter().map(|&x| extent(x).filter(|&x| x > 0)).collect();
         let sizes = sizes.and_then(|sizes| sizes.as_array().copied());
         sizes.ok_or_else(|| {
             Refusal::new(format!("its {what} is {given:?}"), "only windows of images are supported")
@@ -93,8 +92,11 @@ pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
     };
     let (image, taps) = (pair(call, 1, "image_shape")?, pair(call, 2, "block_shape")?);
     let window = NodeWindow::of(call.attributes(), &taps, &image)?;
-    let (shape, count) = (call.shape(x), taps[0] * taps[1]);
+    let (shape, count) = (call.shape(x), crate::known::elements(&taps)?);
     let &[n, rows, _] = &shape[..] else { return Err("it takes windows side by side".into()) };
+    if !rows.fixed.is_multiple_of(count) {
+        return Err(format!("{} rows are not a multiple of {count} taps", rows.fixed).into());
+    }
     let channels = rows.fixed / count;
     // The number of windows along each axis of the padded image.
     let positions = [0, 1].map(|axis| {

@@ -119,10 +119,11 @@ fn operand(call: &mut Call<'_, '_>, at: usize, names: &[char]) -> Result<Labelle
         if size == 0 || shape[rest] != fixed(size) {
             return Err("the axes of a diagonal have different sizes".into());
         }
-        shape[rest] = fixed(size * size);
+        let square = size.checked_mul(size).ok_or("the axes of a diagonal are too large")?;
+        shape[rest] = fixed(square);
         let flat = call.reshape(turned, &shape)?;
         let mut ranges = vec![None; rest];
-        ranges.push(Some([0, size * size, size + 1]));
+        ranges.push(Some([0, square, size + 1]));
         value = call.emit(Op::Slice(Slice { ranges }), &[flat])?;
     }
     Ok(LabelledValue { value, names })

@@ -14,6 +14,7 @@ use crate::known::{ElementKind, axis};
 use crate::names;
 use crate::reread;
 use crate::shapes::{self, SliceBounds};
+use crate::window::extent;
 
 /// The operand itself.
 pub(super) fn identity(call: &mut Call<'_, '_>) -> Results {
@@ -333,6 +334,9 @@ pub(super) fn pad(call: &mut Call<'_, '_>) -> Results {
         Some(axes) => axes.into_iter().map(|given| axis(given, rank)).collect::<Result<_, _>>()?,
         None => (0..rank).collect::<Vec<_>>(),
     };
+    if let Some(width) = widths.iter().find(|width| extent(width.saturating_abs()).is_none()) {
+        return Err(format!("its width {width} is larger than a tensor may be").into());
+    }
     if widths.len() != 2 * axes.len() {
         return Err(format!("{} widths do not fit {} axes", widths.len(), axes.len()).into());
     }

@@ -337,6 +337,29 @@ def zipped():
     (HERE / "zipped.safetensors").write_bytes((HERE / "pair.safetensors").read_bytes())
 
 
+def nodes():
+    """Files of a node or two: sizes that no tensor has, and a domain that is written out."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def save(name, nodes, constants, sample):
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *sample])
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        constants = [numpy_helper.from_array(np.array(value), name) for name, value in constants]
+        graph = helper.make_graph(nodes, "g", [x], [y], constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        (HERE / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+    fold = [helper.make_node("Col2Im", ["x", "image", "block"], ["y"])]
+    save("taps_beyond_memory", fold, [("image", [8, 8]), ("block", [2**32, 2**32])], [16, 4])
+    save("taps_that_do_not_divide", fold, [("image", [4, 4]), ("block", [2, 2])], [6, 9])
+    pad = [helper.make_node("Pad", ["x", "pads"], ["y"])]
+    save("pads_beyond_memory", pad, [("pads", [0, 2**62, 0, 2**62])], [6])
+    product = helper.make_node("MatMul", ["x", "w"], ["z"])
+    softmax = helper.make_node("Softmax", ["z"], ["y"], axis=-1, domain="ai.onnx")
+    weight = np.array([[1, 2], [3, 4], [5, 6]], dtype=np.float32)
+    save("named_domain", [product, softmax], [("w", weight)], [3])
+
+
 def main():
     for opset in (11, 13, 17):
         export(f"small_opset{opset}", Small, (2, 4, 4), opset)
@@ -368,6 +391,8 @@ def main():
     export("pair", Pair, (5,), 13, cut="softmax")
     if not sys.argv[1:] or "zipped" in sys.argv[1:]:
         zipped()
+    if not sys.argv[1:] or "nodes" in sys.argv[1:]:
+        nodes()
     export("two_outputs", Two, (4,), 13, pick=1)
 
 

@@ -73,19 +73,6 @@ pub(crate) struct LaneRow<'a, T, const L: usize> {
     pub(crate) values: &'a [LaneLines<T, L>],
 }
 
-impl<T, const L: usize> LaneRow<'_, T, L> {
-    /// Takes the channels before `end` off, which are `most` or fewer.
-    #[inline(always)]
-    pub(crate) fn split_before(&mut self, end: usize, most: usize) -> Self {
-        // Counted, not searched: no branch depends on the channels.
-        let count = self.ids.iter().take(most).filter(|id| usize::from(**id) < end).count();
-        let (ids, other_ids) = self.ids.split_at(count);
-        let (values, other_values) = self.values.split_at(count);
-        (self.ids, self.values) = (other_ids, other_values);
-        Self { ids, values }
-    }
-}
-
 impl<'a, T: SimdFloat> Cotangents<'a, T> {
     /// Some channels of a row in lanes.
     #[inline(always)]

@@ -3,15 +3,12 @@
 //! | module | pulls back |
 //! |---|---|
 //! | [`pullback`] | convolutions and linear layers |
-//! | [`lane_products`] | the same, where rows are `[channel][line]` |
 //! | [`gather`] | pools and depthwise convolutions |
 //! | [`scaled`] | functions of one variable, products, quotients, repeats |
 //! | [`spread`] | sums, masks, scales of channels |
 //! | [`within`] | softmax and layer normalisation |
-//! | [`lanes`] | all but products, where rows are `[channel][line]` |
 
 pub(crate) mod gather;
-pub(crate) mod lane_products;
 pub(crate) mod lanes;
 pub(crate) mod pullback;
 pub(crate) mod scaled;

@@ -22,7 +22,7 @@ use crate::kernels::layout::lines::{LINE_COUNTS, MOST_LINES, by_lines};
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, DenseRows, chunks, tasks};
 use crate::kernels::layout::table::Links;
-use crate::kernels::reverse::lane_products::LaneRows;
+use crate::kernels::reverse::lanes::LaneRows;
 use crate::kernels::reverse::spread::SpreadPullback;
 use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
