@@ -22,8 +22,8 @@ pub(crate) struct Drawn {
     pub(crate) index: usize,
     pub(crate) files: Vec<ListedFile>,
     /// Steps along the most influential direction: Fisher length, actual change, predicted change,
-    /// and class.
-    pub(crate) steps: Vec<(f64, f64, f64, usize)>,
+    /// and whether the image after the step is predicted as another class.
+    pub(crate) steps: Vec<(f64, f64, f64, bool)>,
     /// The windows of each half-width.
     pub(crate) windows: Vec<WindowsSummary>,
 }
@@ -187,7 +187,7 @@ impl Folder {
         &mut self,
         index: usize,
         files: &[(String, Vec<u8>)],
-        steps: Vec<(f64, f64, f64, usize)>,
+        steps: Vec<(f64, f64, f64, bool)>,
         windows: Vec<WindowsSummary>,
     ) -> Result<()> {
         for (name, bytes) in files {

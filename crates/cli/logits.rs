@@ -181,7 +181,7 @@ impl LogitComparison {
 }
 
 /// The index of the largest value, the lowest on ties.
-fn largest(row: &[f64]) -> Option<usize> {
+pub(crate) fn largest(row: &[f64]) -> Option<usize> {
     (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
 }
 

@@ -16,6 +16,7 @@ use crate::drawn::png;
 use crate::failure::{Failure, Result};
 use crate::folder::{self, Drawn, Folder, WindowsSummary};
 use crate::job::{Job, in_split};
+use crate::logits::largest;
 use crate::map_arguments::{MapArguments, check_scales};
 use crate::pages;
 use crate::provenance;
@@ -44,7 +45,8 @@ pub(crate) struct Mapping {
 struct MappedImage {
     /// Name and contents of each file.
     files: Vec<(String, Vec<u8>)>,
-    steps: Vec<Step>,
+    /// As in [`Drawn::steps`].
+    steps: Vec<(f64, f64, f64, bool)>,
     windows: Vec<WindowsSummary>,
 }
 
@@ -197,8 +199,7 @@ fn all(mapping: &Mapping, folder: &mut Folder) -> Result<()> {
     for indices in job.images[folder.done()..].chunks(rayon::current_num_threads()) {
         let found = each(job, indices, |index, at| mapping.image(index, at))?;
         for (index, found) in indices.iter().zip(found) {
-            let steps = found.steps.iter().map(|step| (step.fisher, step.found, step.predicted, step.class));
-            folder.add(*index, &found.files, steps.collect(), found.windows)?;
+            folder.add(*index, &found.files, found.steps, found.windows)?;
             progress.add(1);
         }
     }
@@ -261,7 +262,9 @@ impl Mapping {
                 [self.caption(index, at)?, format!("most influential direction for {}", self.job.target)];
             let drawn = picture(&words, &image, shape, &[layer], self.sharing).map_err(fault)?;
             files.push((format!("direction-{index}.png"), png(&drawn)?));
-            steps = found;
+            let class = largest(at.logits());
+            let record = |step: &Step| (step.fisher, step.found, step.predicted, Some(step.class) != class);
+            steps = found.iter().map(record).collect();
         }
         files.push((format!("map-{index}.safetensors"), tensors.bytes()?));
         let odds = self.odds(index, at)?;
@@ -342,11 +345,8 @@ impl Mapping {
                 painted[3][start + at] = found.log10.unwrap_or(f64::NEG_INFINITY);
             }
         }
-        let shape = if planes == 1 && self.channels == Channels::Joint {
-            vec![height, width]
-        } else {
-            vec![planes, height, width]
-        };
+        let shape =
+            if self.channels == Channels::Joint { vec![height, width] } else { vec![planes, height, width] };
         let [values, reach, ranks, log10] = painted;
         tensors.floats("windows".into(), shape.clone(), &values);
         tensors.floats("reach_windows".into(), shape.clone(), &reach);
@@ -408,17 +408,15 @@ fn tell_steps(out: &mut impl Write, images: &[Drawn]) -> io::Result<()> {
         "|step|", "Fisher length", "quartiles of the ratio", "prediction changed"
     )?;
     for (at, step) in STEPS.iter().enumerate() {
-        // This step of every image that has a direction, and the shortest one, with whose class its
-        // class is compared.
-        let steps: Vec<_> =
-            images.iter().filter_map(|drawn| Some((drawn.steps.get(at)?, drawn.steps.first()?))).collect();
+        // This step of every image that has a direction.
+        let steps: Vec<_> = images.iter().filter_map(|drawn| drawn.steps.get(at)).collect();
         let sorted = |mut values: Vec<f64>| {
             values.sort_by(f64::total_cmp);
             quartiles(&values)
         };
-        let lengths = sorted(steps.iter().map(|((fisher, ..), _)| *fisher).collect());
-        let ratios = sorted(steps.iter().map(|((_, found, predicted, _), _)| found / predicted).collect());
-        let changed = steps.iter().filter(|((.., class), (.., first))| class != first).count();
+        let lengths = sorted(steps.iter().map(|(fisher, ..)| *fisher).collect());
+        let ratios = sorted(steps.iter().map(|(_, found, predicted, _)| found / predicted).collect());
+        let changed = steps.iter().filter(|(.., changed)| *changed).count();
         writeln!(
             out,
             "{step:>8} {:>14} {:>28} {:>20}",

@@ -26,7 +26,7 @@ use crate::{pages, plant, table, truth};
 const SHOWN: usize = 20;
 
 /// Number of images on a contact sheet.
-const TILES: usize = 60;
+pub(crate) const TILES: usize = 60;
 
 /// What is studied.
 #[derive(Debug)]

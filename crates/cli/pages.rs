@@ -11,7 +11,7 @@ use crate::job::Job;
 use crate::judged::Judged;
 use crate::layers::{LayerRow, MeasuredNetwork, plot, title};
 use crate::layers_table::verdict;
-use crate::outliers::Outliers;
+use crate::outliers::{Outliers, TILES};
 use crate::outliers_table::{conclusions as found_out, interval};
 use crate::report::{AGAINST_ODDS, ImageDot, against_odds, briefly, facts, meaning, rows_table};
 use crate::row::ScoreRow;
@@ -193,9 +193,6 @@ pub(crate) fn outliers(study: &Outliers, all: &[Judged]) -> Result<Page> {
     meaning(&mut page, job);
     Ok(page)
 }
-
-/// Number of images on the contact sheet of a page.
-const TILES: usize = 60;
 
 /// The page of `influence compare`.
 pub(crate) fn compare(study: &SetComparison, all: &[Judged]) -> Result<Page> {

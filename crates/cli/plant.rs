@@ -12,6 +12,7 @@ use influence_report::statistics::Random;
 use crate::data::Data;
 use crate::failure::{Failure, Result};
 use crate::job::Job;
+use crate::logits::largest;
 
 /// Largest shift of an image, in pixels.
 const SHIFT: usize = 4;
@@ -56,8 +57,8 @@ fn right(job: &Job) -> Result<Vec<usize>> {
     let mut right = Vec::new();
     for indices in job.images.chunks(job.at_a_time()) {
         for (index, logits) in indices.iter().zip(job.scorer.logits(job.pixels(indices))?) {
-            let largest = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
-            if largest.is_some() && largest == job.data.label(*index) {
+            let predicted = largest(&logits);
+            if predicted.is_some() && predicted == job.data.label(*index) {
                 right.push(*index);
             }
         }

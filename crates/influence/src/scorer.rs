@@ -542,7 +542,7 @@ impl Scorer {
 
     /// Jacobians of at least one sample.
     fn jacobians(&self, images: TensorData) -> Result<Jacobians<'_>> {
-        if images.shape().first().is_none_or(|samples| *samples == 0) {
+        if check::first_axis(&images) == 0 {
             return Err(Error::NoSamples);
         }
         Ok(self.program.jacobians(images)?)
@@ -554,7 +554,7 @@ impl Scorer {
     /// [`Error::NoSamples`]; [`Error::Model`] for NaN, infinity or a wrong shape.
     pub fn logits(&self, images: impl IntoSamples) -> Result<Vec<Vec<f64>>> {
         let images = images.into_samples()?;
-        if images.shape().first().is_none_or(|samples| *samples == 0) {
+        if check::first_axis(&images) == 0 {
             return Err(Error::NoSamples);
         }
         Ok(self.program.logits(images)?)
