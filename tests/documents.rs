@@ -148,6 +148,28 @@ fn numbers_are_read_from_text_and_code() {
     assert_eq!(places(row).collect::<Vec<_>>(), ["paper.rs", "crates/cpu"]);
 }
 
+/// The way of one image in docs/architecture.md: each function of a hop is in a file of its row.
+#[test]
+fn every_hop_is_where_the_page_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let hop = |line: &&str| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit();
+    let mut functions = 0;
+    for line in page.lines().filter(hop) {
+        let cells: Vec<&str> = line.split('|').collect();
+        let read = |file| fs::read_to_string(root.join("crates").join(file)).unwrap();
+        let texts: Vec<String> = places(cells[3]).map(read).collect();
+        for name in cells[2].split('`').skip(1).step_by(2) {
+            let function = format!("fn {}", name.rsplit("::").next().unwrap_or(name));
+            let defines =
+                |text: &String| ["(", "<"].iter().any(|end| text.contains(&(function.clone() + end)));
+            assert!(texts.iter().any(defines), "docs/architecture.md: {name} is not in {}", cells[3]);
+            functions += 1;
+        }
+    }
+    assert!(functions >= 20, "{functions} functions");
+}
+
 /// CONTRIBUTING.md: columns of prose, lines of a file, lines of a function.
 const WIDTH: usize = 100;
 const FILE_LINES: usize = 600;

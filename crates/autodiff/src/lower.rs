@@ -320,7 +320,7 @@ fn reason(op: &OperationIr) -> &'static str {
             "a custom kernel has no derivative here; write it in Burn tensor operations"
         }
         _ => {
-            "this engine has no rule for it; write it with those it has (`Op::NAMES`, docs/ops.md), or cut the model behind it"
+            "this engine has no rule for it; write it with those it has (`Op::NAMES`, docs/ops.md), or cut the model after it"
         }
     }
 }

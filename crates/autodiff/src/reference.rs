@@ -280,7 +280,7 @@ impl ModelComparison<'_> {
 }
 
 /// The remedy where Burn's operations agree with the model.
-const OTHER: &str = "Burn's own operations agree with the model: choose them (`Engine::Burn`, on a device of the processor), \
+const OTHER: &str = "Burn's own operations agree with the model: choose them (`Engine::Burn`, on a CPU device), \
                      and report this network, please";
 
 /// The remedy where Burn's operations do not agree with the model either.

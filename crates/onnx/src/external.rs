@@ -40,7 +40,7 @@ pub(crate) fn bytes(tensor: &TensorProto, folder: Option<&Path>) -> Result<Optio
     // Offset and length are optional: without them the tensor is the whole file.
     let all = read(&path, number("offset")?.unwrap_or(0), number("length")?).map_err(|error| {
         let why = format!("\"{name}\" could not be read from {}: {error}", path.display());
-        Refusal::new(why, "put the file beside the model, under the name with which it was exported")
+        Refusal::new(why, "put the file next to the model, under the name with which it was exported")
     })?;
     Ok(Some(all))
 }
@@ -49,7 +49,7 @@ pub(crate) fn bytes(tensor: &TensorProto, folder: Option<&Path>) -> Result<Optio
 fn inside(folder: &Path, location: &str, name: &str) -> Result<PathBuf, Refusal> {
     let refused = |how: &str| {
         let why = format!("\"{name}\" lies at \"{location}\", {how} the model's folder");
-        Refusal::new(why, "export the model again with its data beside it")
+        Refusal::new(why, "export the model again with its data next to it")
     };
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
     let parts = Path::new(location);

@@ -43,7 +43,7 @@ fn outcome(model: &Path) -> Outcome {
         Err(Error::Unsupported(problems)) => return Outcome::Refused(problems[0].to_string()),
         Err(error) => return Outcome::Refused(error.to_string()),
     };
-    let bytes = std::fs::read(model.with_extension("safetensors")).expect("it lies beside the model");
+    let bytes = std::fs::read(model.with_extension("safetensors")).expect("it is next to the model");
     let file = SafeTensors::deserialize(&bytes).expect("the script writes it");
     let (shape, input) = numbers(&file, "input");
     let (expected_shape, expected) = numbers(&file, "expected");

@@ -43,7 +43,7 @@ fn close(what: &str, found: &[f64], expected: &[f64]) {
 fn check(name: &str, choice: &ImportOptions) -> Ending {
     let import = Model::open(file(&format!("{name}.onnx"))).and_then(|model| model.graph(choice));
     let import = import.unwrap_or_else(|error| panic!("{name}: {error}"));
-    let bytes = std::fs::read(file(&format!("{name}.safetensors"))).expect("it lies beside the model");
+    let bytes = std::fs::read(file(&format!("{name}.safetensors"))).expect("it is next to the model");
     let golden = SafeTensors::deserialize(&bytes).expect("the script writes it");
     let (shape, input) = numbers(&golden, "input");
     let (logits, jacobian) = (numbers(&golden, "logits").1, numbers(&golden, "jacobian").1);

@@ -167,22 +167,7 @@ impl DrawnOp {
             Self::Sort { axis, count: Some(count), .. } => x.topk(*count, *axis).into(),
             Self::Sort { axis, descending: true, .. } => x.sort_descending(*axis).into(),
             Self::Sort { axis, .. } => x.sort(*axis).into(),
-            Self::Rewritten { axis } => {
-                // The axis reversed: each slice is assigned to an empty tensor, the last position
-                // first.
-                let size = x.dims()[*axis];
-                let empty = Tensor::<D>::empty(x.dims(), (&device, x.dtype()));
-                (0..size)
-                    .rev()
-                    .fold(empty, |out, at| {
-                        let mut slices: Vec<Slice> =
-                            x.dims().iter().map(|&size| Slice::from(0..size)).collect();
-                        slices[*axis] = Slice::from(at..at + 1);
-                        let part = x.clone().narrow(*axis, size - 1 - at, 1);
-                        out.slice_assign(&slices[..], part)
-                    })
-                    .into()
-            }
+            Self::Rewritten { axis } => rewritten(x, *axis).into(),
             Self::Glu { axis } => act::glu(x, *axis).into(),
             Self::Flip { axes } => match axes[..] {
                 [a] => x.flip([a]).into(),
@@ -446,4 +431,16 @@ fn flattened(x: AnyTensor, from: usize, to: usize, rank: usize) -> AnyTensor {
         4 => with!(x, x => x.flatten::<4>(from, to).into()),
         _ => with!(x, x => x.flatten::<5>(from, to).into()),
     }
+}
+
+/// The axis reversed: each slice is assigned to an empty tensor, the last position first.
+fn rewritten<const D: usize>(x: Tensor<D>, axis: usize) -> Tensor<D> {
+    let size = x.dims()[axis];
+    let empty = Tensor::<D>::empty(x.dims(), (&x.device(), x.dtype()));
+    (0..size).rev().fold(empty, |out, at| {
+        let mut slices: Vec<Slice> = x.dims().iter().map(|&size| Slice::from(0..size)).collect();
+        slices[axis] = Slice::from(at..at + 1);
+        let part = x.clone().narrow(axis, size - 1 - at, 1);
+        out.slice_assign(&slices[..], part)
+    })
 }

@@ -59,7 +59,7 @@ fn refuse(call: &Call<'_, '_>) -> Result<(), Refusal> {
     let why = if call.has(4) || call.has(5) || call.has(6) {
         "it has a cache of earlier keys"
     } else if call.node.output.iter().skip(1).any(|output| !output.is_empty()) {
-        "results beside the first are asked for"
+        "more results than the first are asked for"
     } else if bounded.into_iter().any(|name| attributes.int(name, -1) >= 0) {
         "it has a sliding window"
     } else if capped && (call.has(3) || attributes.int("is_causal", 0) != 0) {

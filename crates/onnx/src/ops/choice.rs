@@ -194,7 +194,7 @@ pub(super) fn top(call: &mut Call<'_, '_>) -> Results {
     if call.uses_result(1) {
         return Err(Refusal::new(
             "its indices are used, and whole numbers have no derivative",
-            "use the values alone",
+            "use only the values",
         ));
     }
     let x = call.value(0)?;

@@ -164,7 +164,7 @@ operators! {
     "Tanh" => activation::tanh, "as it is", "";
     "ThresholdedRelu" => activation::thresholded_relu, "composed", "";
     "Tile" => layout::tile, "known numbers of copies; once for each sample", "numbers that follow the input: fix them";
-    "TopK" => choice::top, "the values, in order; no indices", "indices that are used: use the values alone";
+    "TopK" => choice::top, "the values, in order; no indices", "indices that are used: use only the values";
     "Transpose" => layout::transpose, "as it is", "";
     "Trilu" => choice::triangle, "composed with a constant mask", "";
     "Unsqueeze" => layout::unsqueeze, "as it is", "";
@@ -211,7 +211,7 @@ pub const REFUSED: &[(&[&str], &str)] = &[
     (
         &["MaxUnpool", "MaxRoiPool", "RoiAlign", "DeformConv"],
         "it moves elements by numbers that follow the input: write it with GridSample, or export the \
-         classifier behind it",
+         classifier after it",
     ),
 ];
 
