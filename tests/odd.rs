@@ -215,11 +215,24 @@ fn families_and_windows_are_perturbations_like_any_other() {
         }
         let names: Vec<&str> = scorer.groups().collect();
         assert!(names[5].ends_with("row 1, column 2") && found[11].group.as_ref() == names[5]);
+        let labels = vec![7, 2, 7, 2, 2, 9];
+        let scorer = of(Perturbation::Regions { labels: labels.clone(), channels });
+        let found = scorer.score(data.clone(), &objective).unwrap();
+        let regions = at.iter().flat_map(|at| {
+            let class = SampleObjective::class([4, 0, 2][at.sample()]);
+            at.regions(&class, &filter, &labels, channels).unwrap()
+        });
+        let expected: Vec<(u32, f64)> = regions.map(|of| (of.label, of.influence.value)).collect();
+        assert_eq!(found.len(), expected.len());
+        for (score, (label, value)) in found.iter().zip(expected) {
+            assert!(score.group.ends_with(&format!("label {label}")), "{}", score.group);
+            assert_eq!(score.value, value, "{}", score.group);
+        }
     }
 }
 
 #[test]
-fn families_and_windows_that_do_not_fit_are_refused() {
+fn families_windows_and_regions_that_do_not_fit_are_refused() {
     let refused = |perturbation| {
         let built = builder().perturbation(perturbation).compile(&Net::plain(), Net::forward, &[1, 2, 3]);
         built.expect_err("refused").to_string()
@@ -227,6 +240,8 @@ fn families_and_windows_that_do_not_fit_are_refused() {
     assert!(refused(Perturbation::Families(vec![])).contains("at least one"));
     let large = refused(Perturbation::Windows { half_width: 2, channels: Channels::Joint });
     assert!(large.contains("at most 1"), "{large}");
+    let few = refused(Perturbation::Regions { labels: vec![0; 5], channels: Channels::Joint });
+    assert!(few.contains("5 labels") && few.contains("2 x 3"), "{few}");
     let tokens = |net: &Net, x: Tensor<3>| net.forward(x.reshape([0, 1, 2, 3]));
     let flat = builder().perturbation(Perturbation::Families(vec![Family::Blur]));
     let flat = flat.compile(&Net::plain(), tokens, &[2, 3]).expect_err("no image");

@@ -25,7 +25,8 @@
 //! precision of the model, on the model's own device. [`Scorer`] covers everything else; it
 //! captures and checks the model once and runs on many batches. A [`Perturbation`] says what is
 //! perturbed: the whole input, families of image transformations ([`Perturbation::Families`]),
-//! every window of an image ([`Perturbation::Windows`]), or parameters.
+//! every window ([`Perturbation::Windows`]) or region of an image ([`Perturbation::Regions`]), or
+//! parameters.
 //!
 //! How to read the numbers, and what they cannot show, is described in the repository, in
 //! `docs/reading-the-numbers.md`. In short: for a whole input the exact measure equals (1 - P_y) /

@@ -2,7 +2,7 @@
 
 use influence_autodiff::Rows;
 use influence_manifold::{
-    Channels, Error as MeasureError, Filter, Map, PixelTangent, Region, SampleObjective, Scalar,
+    Channels, Error as MeasureError, Filter, Map, PixelTangent, Region, SampleObjective, Scalar, Tangent,
 };
 
 use crate::error::Result;
@@ -82,6 +82,22 @@ impl Linearization<'_> {
             Ok(self.score_of(&tangent, objective, filter)?.0.of_group(&resolved.name))
         };
         centres(shape, channels).zip(self.scorer().resolved_groups()).map(score).collect()
+    }
+
+    /// The score of every region, each from only its own columns.
+    pub(crate) fn region_scores(
+        &self,
+        labels: &[u32],
+        channels: Channels,
+        objective: &SampleObjective,
+        filter: &Filter,
+    ) -> Result<Vec<Score>> {
+        let shape = self.image_shape()?;
+        let tangents = of_pixels!(self, shape, |pixels| pixels.region_tangents(labels, channels))?;
+        let score = |(tangent, resolved): (Tangent, &ResolvedGroup)| {
+            Ok(self.score_of(&tangent, objective, filter)?.0.of_group(&resolved.name))
+        };
+        tangents.into_iter().zip(self.scorer().resolved_groups()).map(score).collect()
     }
 
     /// The influence of every region, where `labels` `[H, W]` gives the region of each pixel:

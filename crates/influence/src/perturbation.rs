@@ -1,6 +1,7 @@
 //! What is perturbed: the input, as a whole, by families of image transformations or window by
 //! window; trainable tensors, individually or in groups; or both together.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -62,6 +63,16 @@ pub enum Perturbation {
         /// Whether a window contains all channels of its pixels.
         channels: Channels,
     },
+    /// Every region of the image `[C, H, W]`: all pixels with the same label, connected or not,
+    /// such as superpixels, a segmentation or a mask. One score per region, ordered by channel,
+    /// then by label. [`Linearization::regions`](crate::Linearization::regions) takes other labels
+    /// for each image.
+    Regions {
+        /// The label of each pixel, `[H, W]`.
+        labels: Vec<u32>,
+        /// Whether a region contains all channels of its pixels.
+        channels: Channels,
+    },
     /// All elements of the network's trainable tensors, freely: theta + omega.
     Parameters,
     /// Each layer separately. A layer is the tensors of one module, e.g. weight and bias. One score
@@ -79,7 +90,7 @@ impl Perturbation {
     /// Whether parameters are perturbed.
     #[must_use]
     pub fn has_parameters(&self) -> bool {
-        !matches!(self, Self::Input | Self::Families(_) | Self::Windows { .. })
+        !matches!(self, Self::Input | Self::Families(_) | Self::Windows { .. } | Self::Regions { .. })
     }
 
     /// The name of each part of the input that has a score of its own: the families, or the windows
@@ -103,6 +114,24 @@ impl Perturbation {
                 }
                 let centres = centres([count, height, width], *channels);
                 Ok(centres.map(|centre| named(centre, *channels)).collect())
+            }
+            Self::Regions { labels, channels } => {
+                let [count, height, width] = image_shape(graph)?;
+                if labels.len() != height * width {
+                    return Err(refused(format!(
+                        "there are {} labels of regions for images of {height} x {width} pixels: give one per pixel",
+                        labels.len()
+                    )));
+                }
+                let labels: BTreeSet<u32> = labels.iter().copied().collect();
+                Ok(match channels {
+                    Channels::Joint => labels.iter().map(|label| format!("label {label}")).collect(),
+                    Channels::Separate => (0..count)
+                        .flat_map(|channel| {
+                            labels.iter().map(move |label| format!("channel {channel}, label {label}"))
+                        })
+                        .collect(),
+                })
             }
             _ => Ok(vec![String::new()]),
         }
@@ -133,14 +162,15 @@ fn named([channel, row, column]: [usize; 3], channels: Channels) -> String {
     }
 }
 
-/// One word each: `input`, `families`, `windows`, `parameters`, `layers`, `tensors`, `groups`,
-/// `both`.
+/// One word each: `input`, `families`, `windows`, `regions`, `parameters`, `layers`, `tensors`,
+/// `groups`, `both`.
 impl fmt::Display for Perturbation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Input => "input",
             Self::Families(_) => "families",
             Self::Windows { .. } => "windows",
+            Self::Regions { .. } => "regions",
             Self::Parameters => "parameters",
             Self::Layers => "layers",
             Self::Tensors => "tensors",
@@ -230,7 +260,10 @@ impl ResolvedGroups {
         // Names, and tensors by their index among all of the graph's. Parts of the input have no
         // tensors: their place in the list says which they are.
         let groups: Vec<(String, Vec<usize>)> = match perturbation {
-            Perturbation::Input | Perturbation::Families(_) | Perturbation::Windows { .. } => {
+            Perturbation::Input
+            | Perturbation::Families(_)
+            | Perturbation::Windows { .. }
+            | Perturbation::Regions { .. } => {
                 perturbation.parts(graph)?.into_iter().map(|name| (name, vec![])).collect()
             }
             Perturbation::Parameters | Perturbation::InputAndParameters => vec![(String::new(), all())],

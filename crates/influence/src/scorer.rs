@@ -392,6 +392,9 @@ impl Scorer {
                 (Perturbation::Windows { half_width, channels }, _) => {
                     at.windows(*half_width, *channels, &objective, &self.filter)
                 }
+                (Perturbation::Regions { labels, channels }, _) => {
+                    at.region_scores(labels, *channels, &objective, &self.filter)
+                }
                 (_, image) => {
                     let score = at.score(&objective, &self.filter)?;
                     let Some(image) = image else { return Ok(vec![score]) };

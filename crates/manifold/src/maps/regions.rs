@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Channels, PixelTangent};
 use crate::error::wrong_length;
-use crate::{Error, Filter, Influence, SampleObjective, Scalar};
+use crate::{Error, Filter, Influence, SampleObjective, Scalar, Tangent};
 
 /// The influence of all pixels with the same label.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,32 @@ impl<T: Scalar> PixelTangent<'_, T> {
         labels: &[u32],
         channels: Channels,
     ) -> Result<Vec<Region>, Error> {
+        self.checked(objective, filter)?;
+        let region = |region: RegionColumns| {
+            let RegionColumns { label, channel, pixels, columns } = region;
+            let influence = self.of_columns(&columns, objective, filter)?;
+            Ok(Region { label, channel, pixels, influence })
+        };
+        self.columns_by_region(labels, channels)?.into_iter().map(region).collect()
+    }
+
+    /// The tangent of the perturbations of each region, from only its own columns of J, in the
+    /// order of [`PixelTangent::regions`].
+    ///
+    /// # Shapes
+    ///
+    /// `labels`: [H, W].
+    ///
+    /// # Errors
+    ///
+    /// A number of labels that differs from the number of pixels.
+    pub fn region_tangents(&self, labels: &[u32], channels: Channels) -> Result<Vec<Tangent>, Error> {
+        let regions = self.columns_by_region(labels, channels)?;
+        regions.iter().map(|region| self.tangent_of(&region.columns)).collect()
+    }
+
+    /// The regions and their columns, ordered by channel, then by label.
+    fn columns_by_region(&self, labels: &[u32], channels: Channels) -> Result<Vec<RegionColumns>, Error> {
         let [count, height, width] = self.shape;
         let plane = height * width;
         if labels.len() != plane {
@@ -48,25 +74,32 @@ impl<T: Scalar> PixelTangent<'_, T> {
                 labels.len(),
             ));
         }
-        self.checked(objective, filter)?;
         // The pixels of each label; a BTreeMap, so that labels come out in ascending order.
-        let mut places: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let mut pixels: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (at, label) in labels.iter().enumerate() {
-            places.entry(*label).or_default().push(at);
+            pixels.entry(*label).or_default().push(at);
         }
         let groups: Vec<(Option<usize>, Vec<usize>)> = match channels {
             Channels::Joint => vec![(None, (0..count).collect())],
             Channels::Separate => (0..count).map(|channel| (Some(channel), vec![channel])).collect(),
         };
-        let mut regions = Vec::with_capacity(groups.len() * places.len());
-        for (channel, members) in groups {
-            for (&label, places) in &places {
-                let columns: Vec<usize> =
-                    members.iter().flat_map(|c| places.iter().map(move |at| c * plane + at)).collect();
-                let influence = self.of_columns(&columns, objective, filter)?;
-                regions.push(Region { label, channel, pixels: places.len(), influence });
-            }
-        }
-        Ok(regions)
+        let of_group = |(channel, members): &(Option<usize>, Vec<usize>)| -> Vec<RegionColumns> {
+            let region = |(&label, pixels): (&u32, &Vec<usize>)| RegionColumns {
+                label,
+                channel: *channel,
+                pixels: pixels.len(),
+                columns: members.iter().flat_map(|c| pixels.iter().map(move |at| c * plane + at)).collect(),
+            };
+            pixels.iter().map(region).collect()
+        };
+        Ok(groups.iter().flat_map(of_group).collect())
     }
+}
+
+/// A region and the columns of J that belong to it.
+struct RegionColumns {
+    label: u32,
+    channel: Option<usize>,
+    pixels: usize,
+    columns: Vec<usize>,
 }
