@@ -118,7 +118,9 @@ fn constants_are_those_of_the_code() {
         for name in named(names) {
             let own: Vec<&str> = places(names).collect();
             let places = if own.is_empty() { places(head).collect() } else { own };
-            let is_there = |file: &str| places.is_empty() || places.iter().any(|at| file.contains(at));
+            let lies_in =
+                |file: &str, at: &str| file.ends_with(&format!("/{at}")) || file.contains(&format!("/{at}/"));
+            let is_there = |file: &str| places.is_empty() || places.iter().any(|at| lies_in(file, at));
             let defined = || all[name].iter().filter(|(file, _)| is_there(file));
             let agrees =
                 |(_, value): &(String, String)| numbers(value).first().is_some_and(|x| values.contains(x));
@@ -198,7 +200,10 @@ fn long_functions(text: &str) -> Vec<(usize, usize)> {
     for (first, line) in lines.iter().enumerate() {
         let words = line.trim_start();
         let indent = &line[..line.len() - words.len()];
-        let is_function = words.starts_with("fn ") || words.starts_with("pub") && words.contains(" fn ");
+        let before = words.split_once("fn ").map_or("not a function", |(before, _)| before);
+        let is_function = before.split_whitespace().all(|word| {
+            ["pub", "const", "unsafe", "async", "in", "extern"].iter().any(|known| word.starts_with(known))
+        });
         if is_function && !words.ends_with(';') && !words.ends_with('}') {
             let end = lines[first..].iter().position(|line| line.strip_prefix(indent) == Some("}"));
             found.extend(end.filter(|end| end + 1 >= FUNCTION_LINES).map(|end| (first + 1, end + 1)));

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use burn::module::ParamId;
 use burn::tensor::{DType, TensorData};
 
+use crate::check;
 use crate::coupling::{self, BatchAxis};
 use crate::error::{Error, Problem, Result};
 use crate::graph::{Constant, Graph, Kind, Node, Origin, Role, Size, Value, ValueId};
@@ -175,7 +176,8 @@ impl GraphBuilder {
         let at = |n: usize| {
             let inputs: Vec<_> = inputs.iter().map(|&input| self.values[input].shape_at(n)).collect();
             let given: Vec<_> = given.iter().map(|size| size.at(n)).collect();
-            op.rule().shape(&inputs, &given)
+            let shape = op.rule().shape(&inputs, &given)?;
+            check::elements(&shape).map(|_| shape)
         };
         let [first, second, third] = [at(BATCHES[0])?, at(BATCHES[1])?, at(BATCHES[2])?];
         let line = |axis: usize| {

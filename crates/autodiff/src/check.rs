@@ -90,6 +90,20 @@ pub fn first_axis(data: &TensorData) -> usize {
     data.shape().first().copied().unwrap_or(0)
 }
 
+/// The most elements that a value of a graph may have: more than any memory holds, and so few that
+/// sizes can be added and multiplied.
+const MOST_ELEMENTS: usize = 1 << 40;
+
+/// The number of elements of a shape.
+///
+/// # Errors
+/// The reason, where no value has so many.
+pub(crate) fn elements(shape: &[usize]) -> std::result::Result<usize, String> {
+    let count = shape.iter().try_fold(1_usize, |count, &size| count.checked_mul(size));
+    let count = count.filter(|&count| count <= MOST_ELEMENTS);
+    count.ok_or_else(|| format!("shape {shape:?} has more elements than memory can hold"))
+}
+
 /// Checks that `found` is `expected`.
 ///
 /// # Errors

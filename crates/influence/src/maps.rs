@@ -93,11 +93,12 @@ impl Linearization<'_> {
         filter: &Filter,
     ) -> Result<Vec<Score>> {
         let shape = self.image_shape()?;
-        let tangents = of_pixels!(self, shape, |pixels| pixels.region_tangents(labels, channels))?;
-        let score = |(tangent, resolved): (Tangent, &ResolvedGroup)| {
-            Ok(self.score_of(&tangent, objective, filter)?.0.of_group(&resolved.name))
+        let score = |tangent: Tangent| Ok(self.score_of(&tangent, objective, filter)?.0);
+        let scores = of_pixels!(self, shape, |pixels| pixels.region_tangents(labels, channels, score))?;
+        let named = |(score, resolved): (Result<Score>, &ResolvedGroup)| {
+            score.map(|score| score.of_group(&resolved.name))
         };
-        tangents.into_iter().zip(self.scorer().resolved_groups()).map(score).collect()
+        scores.into_iter().zip(self.scorer().resolved_groups()).map(named).collect()
     }
 
     /// The influence of every region, where `labels` `[H, W]` gives the region of each pixel:

@@ -1,5 +1,5 @@
-//! What is perturbed: the input, as a whole, by families of image transformations or window by
-//! window; trainable tensors, individually or in groups; or both together.
+//! What is perturbed: the input, as a whole, by families of image transformations, or by windows or
+//! regions of an image; trainable tensors, individually or in groups; or both together.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -93,8 +93,8 @@ impl Perturbation {
         !matches!(self, Self::Input | Self::Families(_) | Self::Windows { .. } | Self::Regions { .. })
     }
 
-    /// The name of each part of the input that has a score of its own: the families, or the windows
-    /// by their centre; one empty name for the whole input.
+    /// The name of each part of the input that has a score of its own: the families, the
+    /// windows by their centre, or the regions by their label; one empty name for the whole input.
     fn parts(&self, graph: &Graph) -> Result<Vec<String>> {
         match self {
             Self::Families(families) if families.is_empty() => {

@@ -49,7 +49,7 @@ pub struct Score {
     /// [`ScorerBuilder::tail`](crate::ScorerBuilder::tail) is set and any were. The value is then
     /// an upper bound.
     pub tail: Option<MergedTail>,
-    /// The layer, tensor, group, family or window whose perturbation this is, as
+    /// The layer, tensor, group, family, window or region whose perturbation this is, as
     /// [`Scorer::groups`](crate::Scorer::groups) names it; empty for the whole input, the whole
     /// network, or both.
     pub group: Arc<str>,

@@ -133,7 +133,8 @@ impl ScorerBuilder {
     /// [`Error::Model`] with everything that is wrong with the model, or if one sample exceeds the
     /// memory limit; [`Error::Filter`] for a filter argument out of range; [`Error::Perturbation`]
     /// for groups that the model does not have, for no families, for windows larger than the image,
-    /// and for a relative budget without parameters; [`Error::NotAnImage`] for families or windows
+    /// for labels of regions that are not one per pixel, and for a relative budget without
+    /// parameters; [`Error::NotAnImage`] for families, windows or regions
     /// of samples that are not images.
     pub fn compile<M, F, const D: usize>(self, model: &M, forward: F, sample: &[usize]) -> Result<Scorer>
     where
@@ -250,7 +251,7 @@ impl Scorer {
         &self.perturbation
     }
 
-    /// The names of the layers, tensors, groups, families or windows: every image has one score for
+    /// The names of the layers, tensors, groups, families, windows or regions: every image has one score for
     /// each. A single empty name where the perturbation is not divided.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = &str> {
         self.resolved_groups.iter().map(|resolved| resolved.name.as_ref())
@@ -369,7 +370,7 @@ impl Scorer {
         Ok(Scores { scorer: self, source, objectives, ready: VecDeque::new() })
     }
 
-    /// The scores of perturbations of the input: of all of it, or of each family or window.
+    /// The scores of perturbations of the input: of all of it, or of each family, window or region.
     fn input_scores(
         &self,
         images: TensorData,

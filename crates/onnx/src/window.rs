@@ -27,9 +27,9 @@ impl NodeWindow {
         let each = |name: &str| -> Result<Vec<usize>, Refusal> {
             let given = attributes.ints(name).unwrap_or_else(|| vec![1; count]);
             let sizes: Option<Vec<_>> = given.iter().map(|&x| extent(x).filter(|&x| x > 0)).collect();
-            sizes
-                .filter(|sizes| sizes.len() == count)
-                .ok_or_else(|| format!("its {name} {given:?} do not fit {count} axes").into())
+            sizes.filter(|sizes| sizes.len() == count).ok_or_else(|| {
+                format!("its {name} {given:?} are not {count} positive numbers below 2^31").into()
+            })
         };
         let (stride, dilation) = (each("strides")?, each("dilations")?);
         let mut window = Self { taps: taps.to_vec(), stride, dilation, padding: vec![] };
@@ -68,7 +68,9 @@ impl NodeWindow {
                 let given = attributes.ints("pads").unwrap_or_else(|| vec![0; 2 * count]);
                 let pads: Option<Vec<_>> = given.iter().map(|&x| extent(x)).collect();
                 let pads = pads.filter(|pads| pads.len() == 2 * count);
-                let pads = pads.ok_or_else(|| format!("its pads {given:?} do not fit"))?;
+                let pads = pads.ok_or_else(|| {
+                    format!("its pads {given:?} are not two numbers below 2^31 for each of {count} axes")
+                })?;
                 return Ok((0..count).map(|axis| (pads[axis], pads[axis + count])).collect());
             }
             "VALID" => return Ok(vec![(0, 0); count]),

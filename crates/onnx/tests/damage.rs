@@ -67,9 +67,11 @@ fn bytes_that_are_not_a_model_are_refused() {
 #[test]
 fn sizes_that_no_tensor_has_are_refused() {
     for (bytes, reason) in [
-        (&include_bytes!("files/taps_beyond_memory.onnx")[..], "only windows of images"),
+        (&include_bytes!("files/taps_beyond_memory.onnx")[..], "two positive numbers below 2^31"),
         (include_bytes!("files/taps_that_do_not_divide.onnx"), "6 rows are not a multiple of 4 taps"),
         (include_bytes!("files/pads_beyond_memory.onnx"), "larger than a tensor may be"),
+        (include_bytes!("files/image_beyond_memory.onnx"), "more elements than memory can hold"),
+        (include_bytes!("files/margins_beyond_memory.onnx"), "more elements than memory can hold"),
     ] {
         let refused = Model::read(bytes).and_then(|model| model.graph(&ImportOptions::default()));
         let error = refused.expect_err("it has no graph");

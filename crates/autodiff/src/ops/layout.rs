@@ -19,6 +19,7 @@ use burn::tensor::Slice as BurnSlice;
 
 use super::{Keep, Lowered, Op, Recognition, Rule, Saved, only, unary, with_leading};
 use crate::array::{Array, Placement};
+use crate::check::elements;
 use crate::coupling::{BatchAxis, Passage};
 
 /// Concatenation along `axis`.
@@ -127,7 +128,7 @@ impl Rule for Reshape {
     }
 
     fn shape(&self, inputs: &[Vec<usize>], recorded: &[usize]) -> Result<Vec<usize>, String> {
-        let (from, to): (usize, usize) = (inputs[0].iter().product(), recorded.iter().product());
+        let (from, to) = (elements(&inputs[0])?, elements(recorded)?);
         if from == to {
             Ok(recorded.to_vec())
         } else {

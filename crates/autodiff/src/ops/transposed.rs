@@ -50,7 +50,7 @@ impl ConvTranspose2d {
                     self.padding[axis]
                 )
             })?;
-            Ok::<_, String>((before, before + self.padding_out[axis]))
+            Ok::<_, String>((before, before.saturating_add(self.padding_out[axis])))
         };
         let padding = [side(0)?, side(1)?];
         Ok(Conv2d { stride: [1, 1], padding, dilation: self.dilation, groups: self.groups })
@@ -66,7 +66,8 @@ impl ConvTranspose2d {
         let rank = shape.len();
         let mut wide = shape.to_vec();
         for axis in 0..2 {
-            wide[rank - 2 + axis] = (shape[rank - 2 + axis].max(1) - 1) * self.stride[axis] + 1;
+            wide[rank - 2 + axis] =
+                (shape[rank - 2 + axis].max(1) - 1).saturating_mul(self.stride[axis]).saturating_add(1);
         }
         wide
     }

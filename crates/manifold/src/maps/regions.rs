@@ -48,8 +48,8 @@ impl<T: Scalar> PixelTangent<'_, T> {
         self.columns_by_region(labels, channels)?.into_iter().map(region).collect()
     }
 
-    /// The tangent of the perturbations of each region, from only its own columns of J, in the
-    /// order of [`PixelTangent::regions`].
+    /// What `work` makes of the tangent of each region's perturbations, which has only the region's
+    /// own columns of J. One after the other, in the order of [`PixelTangent::regions`].
     ///
     /// # Shapes
     ///
@@ -58,9 +58,14 @@ impl<T: Scalar> PixelTangent<'_, T> {
     /// # Errors
     ///
     /// A number of labels that differs from the number of pixels.
-    pub fn region_tangents(&self, labels: &[u32], channels: Channels) -> Result<Vec<Tangent>, Error> {
+    pub fn region_tangents<R>(
+        &self,
+        labels: &[u32],
+        channels: Channels,
+        mut work: impl FnMut(Tangent) -> R,
+    ) -> Result<Vec<R>, Error> {
         let regions = self.columns_by_region(labels, channels)?;
-        regions.iter().map(|region| self.tangent_of(&region.columns)).collect()
+        regions.iter().map(|region| self.tangent_of(&region.columns).map(&mut work)).collect()
     }
 
     /// The regions and their columns, ordered by channel, then by label.

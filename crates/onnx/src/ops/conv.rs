@@ -87,12 +87,13 @@ pub(super) fn fold(call: &mut Call<'_, '_>) -> Results {
         let sizes: Option<Vec<_>> = given.iter().map(|&x| extent(x).filter(|&x| x > 0)).collect();
         let sizes = sizes.and_then(|sizes| sizes.as_array().copied());
         sizes.ok_or_else(|| {
-            Refusal::new(format!("its {what} is {given:?}"), "only windows of images are supported")
+            let why = format!("its {what} is {given:?}");
+            Refusal::new(why, "two positive numbers below 2^31 are supported: windows of images")
         })
     };
     let (image, taps) = (pair(call, 1, "image_shape")?, pair(call, 2, "block_shape")?);
     let window = NodeWindow::of(call.attributes(), &taps, &image)?;
-    let (shape, count) = (call.shape(x), crate::known::elements(&taps)?);
+    let (shape, count) = (call.shape(x), taps[0].saturating_mul(taps[1]));
     let &[n, rows, _] = &shape[..] else { return Err("it takes windows side by side".into()) };
     if !rows.fixed.is_multiple_of(count) {
         return Err(format!("{} rows are not a multiple of {count} taps", rows.fixed).into());
@@ -143,7 +144,7 @@ impl KeptRegion {
         let count = taps.len();
         let naturals = |name: &str, default: Vec<i64>| -> Result<Vec<usize>, Refusal> {
             let given = attributes.ints(name).unwrap_or(default);
-            let all: Option<Vec<_>> = given.iter().map(|&x| usize::try_from(x).ok()).collect();
+            let all: Option<Vec<_>> = given.iter().map(|&x| extent(x)).collect();
             all.filter(|all| all.len() == count)
                 .ok_or_else(|| format!("its {name} {given:?} do not fit").into())
         };
@@ -154,7 +155,7 @@ impl KeptRegion {
             other => other,
         };
         let wanted: Option<Vec<usize>> =
-            wanted.map(|shape| shape.iter().map(|&x| usize::try_from(x).unwrap_or(0)).collect());
+            wanted.map(|shape| shape.iter().map(|&x| extent(x).unwrap_or(0)).collect());
         let auto = attributes.word("auto_pad", "NOTSET").to_owned();
         // Only taps, strides and explicit pads are used of this window: automatic padding is
         // defined on the result, below.
@@ -165,10 +166,10 @@ impl KeptRegion {
             // What the taps reach without padding.
             let spread =
                 stride.saturating_mul(sizes[axis].saturating_sub(1)).saturating_add(window.reach(axis));
-            let full = spread + more[axis];
+            let full = spread.saturating_add(more[axis]);
             let target = match &wanted {
                 Some(shape) => Some(shape[axis]),
-                None if auto.starts_with("SAME") => Some(sizes[axis] * stride),
+                None if auto.starts_with("SAME") => Some(sizes[axis].saturating_mul(stride)),
                 None => None,
             };
             let [start, size] = match target {

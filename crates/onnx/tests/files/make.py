@@ -352,7 +352,10 @@ def nodes():
     fold = [helper.make_node("Col2Im", ["x", "image", "block"], ["y"])]
     save("taps_beyond_memory", fold, [("image", [8, 8]), ("block", [2**32, 2**32])], [16, 4])
     save("taps_that_do_not_divide", fold, [("image", [4, 4]), ("block", [2, 2])], [6, 9])
+    image = [2**31 - 1, 2**31 - 1]
+    save("image_beyond_memory", fold, [("image", image), ("block", [1, 1])], [6, 9])
     pad = [helper.make_node("Pad", ["x", "pads"], ["y"])]
+    save("margins_beyond_memory", pad, [("pads", [0, 2**30, 2**30, 0, 0, 0])], [6, 6])
     save("pads_beyond_memory", pad, [("pads", [0, 2**62, 0, 2**62])], [6])
     product = helper.make_node("MatMul", ["x", "w"], ["z"])
     softmax = helper.make_node("Softmax", ["z"], ["y"], axis=-1, domain="ai.onnx")
