@@ -51,8 +51,7 @@ pub(crate) fn written(
     for (what, path) in files {
         path.map_or(Ok(()), |path| writeln!(out, "{what} in {}", path.display()))?;
     }
-    let noun = |rows: usize| if rows == 1 { "row" } else { "rows" };
-    rows.map_or(Ok(()), |(rows, path)| writeln!(out, "{rows} {} in {}", noun(rows), path.display()))
+    rows.map_or(Ok(()), |(rows, path)| writeln!(out, "{rows} rows in {}", path.display()))
 }
 
 /// Breaks text at spaces; a word longer than a line gets its own line.

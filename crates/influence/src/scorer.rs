@@ -251,8 +251,8 @@ impl Scorer {
         &self.perturbation
     }
 
-    /// The names of the layers, tensors, groups, families, windows or regions: every image has one score for
-    /// each. A single empty name where the perturbation is not divided.
+    /// The names of the layers, tensors, groups, families, windows or regions: every image has one
+    /// score for each. A single empty name where the perturbation is not divided.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = &str> {
         self.resolved_groups.iter().map(|resolved| resolved.name.as_ref())
     }
