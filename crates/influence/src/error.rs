@@ -87,8 +87,8 @@ pub enum Error {
         /// Number of classes of the network.
         classes: usize,
     },
-    /// Windows, regions or a family of image transformations were requested for samples that are not
-    /// images.
+    /// Windows, regions or a family of image transformations were requested for samples that are
+    /// not images.
     #[error(
         "samples of the shape {shape:?} are not images: windows, regions and families need [channels, height, width]"
     )]
