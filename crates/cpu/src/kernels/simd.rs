@@ -142,6 +142,21 @@ pub(crate) const FEW_CHANNELS: usize = 16;
 /// Elements in the widest vector of any set: 16 of f32.
 pub(crate) const WIDEST: usize = 16;
 
+/// The first `count` elements of N slices. Inner loops that read all of them at one index check it
+/// once: of slices that a closure returns to `map` or `from_fn` the compiler forgets that they are
+/// equally long, and checks the index N times.
+#[inline(always)]
+pub(crate) fn equally_long<'a, T, const N: usize>(
+    count: usize,
+    slice: impl Fn(usize) -> &'a [T],
+) -> [&'a [T]; N] {
+    let mut all: [&[T]; N] = [&[]; N];
+    for (n, own) in all.iter_mut().enumerate() {
+        *own = &slice(n)[..count];
+    }
+    all
+}
+
 /// A vector from elements that may be too few to fill it.
 #[inline(always)]
 pub(crate) fn load<S: Simd, T: SimdFloat>(simd: S, from: &[T]) -> T::Vector<S> {

@@ -11,7 +11,7 @@ use crate::kernels::layout::cotangent::RowTile;
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{Chunk, DenseRows, LiveRows, tasks};
 use crate::kernels::layout::table::RowTable;
-use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
+use crate::kernels::simd::{InstructionSet, SimdFloat, equally_long, load, store};
 use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
 use crate::kernels::winograd::patches::Patches;
 
@@ -280,7 +280,7 @@ pub(crate) fn accumulate<S: Simd, T: SimdFloat, const R: usize, const G: usize>(
 ) {
     let lanes = T::lanes::<S>();
     let count = rows[0].len();
-    let rows = rows.map(|row| &row[..count]);
+    let rows: [&[T]; R] = equally_long(count, |row| rows[row]);
     // A copy that stays in registers: see `accumulate` in `reverse/pullback.rs`.
     let mut local = *sums;
     for (channel, weights) in (0..count).zip(weights.chunks(width)) {

@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 
 use crate::kernels::layout::cotangent::{Cotangents, Lines};
 use crate::kernels::layout::lines::{LINE_COUNTS, by_lines};
-use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST, equally_long};
 
 /// For each channel of a layer's outputs the positions where it is active, and the V cotangents
 /// there.
@@ -71,7 +71,7 @@ impl<T: SimdFloat> ByChannel<T> {
                 at.source.fetch(row + 1, V, 0..at.source.layout.channels());
             }
             let Lines { ids, values, stride } = at.source.row(row, V);
-            let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+            let lines: [&[T]; V] = equally_long(ids.len(), |line| &values[line * stride..]);
             for (a, &id) in ids.iter().enumerate() {
                 let entry = next[id as usize];
                 next[id as usize] += 1;

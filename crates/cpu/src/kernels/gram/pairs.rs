@@ -26,7 +26,7 @@ use rayon::prelude::*;
 use crate::kernels::gram::channels::ByChannel;
 use crate::kernels::gram::outer::CHANNELS;
 use crate::kernels::layout::lines::by_lines;
-use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST, equally_long};
 
 /// G for one sample.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +135,7 @@ impl<T: SimdFloat> PairChannels<'_, T> {
         let (count, lanes) = (self.pairs.positions, <f64 as SimdFloat>::lanes::<S>());
         let OutputEntries { positions, values, first } = column;
         let own: [usize; R] = std::array::from_fn(|r| positions[from + r] as usize);
-        let inner: [&[f64]; R] = std::array::from_fn(|r| &self.pairs.inner[own[r] * count..][..count]);
+        let inner: [&[f64]; R] = equally_long(count, |r| &self.pairs.inner[own[r] * count..]);
         let vector = |entry: usize| <f64 as SimdFloat>::load(simd, &values[entry * V + first..][..lanes]);
         // All q before the first of the R entries serve each of them alike.
         let mut sums = [simd.splat_f64s(0.0); R];

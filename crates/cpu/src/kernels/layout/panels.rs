@@ -205,12 +205,16 @@ impl<T: SimdFloat> Panels<T> {
         &self.weights[self.lead + first * self.width..][..block.end * self.width + PAD]
     }
 
-    /// The row of a channel among those of a tap, and what lies after it: an index of eight bits
-    /// needs no check.
+    /// Where the row of a channel begins among those of a tap.
     #[inline(always)]
-    pub(crate) fn row<'a>(&self, tap: &'a [T], channel: u16) -> &'a [T; WIDTHS[1]] {
-        let row = tap[usize::from(channel) * self.width..].first_chunk();
-        row.unwrap_or_else(|| unreachable!("behind every tap there are as many numbers"))
+    pub(crate) fn row(&self, channel: u16) -> usize {
+        usize::from(channel) * self.width
+    }
+
+    /// How many elements of a tap there are after every column.
+    #[inline(always)]
+    pub(crate) fn after_columns(tap: &[T]) -> usize {
+        tap.len() - PAD
     }
 
     /// Bytes that the weights take.

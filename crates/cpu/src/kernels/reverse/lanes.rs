@@ -15,12 +15,13 @@ use crate::kernels::forward::pool::Shares;
 use crate::kernels::layout::cotangent::{CotangentTarget, LineLayout, every};
 use crate::kernels::layout::lanes::{FEW_LANES, IN_VECTORS, LaneLines, LaneRow, LaneTarget, MANY_LANES};
 use crate::kernels::layout::moves::MovesPullback;
+use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::Chunk;
 use crate::kernels::layout::table::Link;
 use crate::kernels::reverse::gather::{GatherPullback, Share};
 use crate::kernels::reverse::pullback::{Pullback, Start, panels_at_a_time};
 use crate::kernels::reverse::spread::SpreadPullback;
-use crate::kernels::simd::{SimdFloat, WIDEST, load, store};
+use crate::kernels::simd::{SimdFloat, WIDEST, equally_long, load, store};
 
 /// The rows of a chunk, of several pullbacks into the same channels.
 pub(crate) struct LaneRows<'a, 'b, 'c, T, const L: usize> {
@@ -170,20 +171,23 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
         let lanes = T::lanes::<S>();
         // A tile that is not full computes the last channel several times and stores it once.
         let ids = &self.target.ids[at..];
-        let columns: [u8; C] =
-            std::array::from_fn(|c| (usize::from(ids[c.min(ids.len() - 1)]) - self.first) as u8);
+        let columns: [usize; C] =
+            std::array::from_fn(|c| usize::from(ids[c.min(ids.len() - 1)]) - self.first);
         for line in (0..in_vectors(L)).step_by(G * lanes) {
             let mut sums = [[T::splat(simd, T::default()); G]; C];
             for read in self.reads {
                 let weights = panels.tap(self.panel, read.tap);
+                // The weights from each column on, of which an active channel's are at one index.
+                let weights: [&[T]; C] =
+                    equally_long(Panels::after_columns(weights), |c| &weights[columns[c]..]);
                 // A copy that stays in registers: see `accumulate` in `reverse/pullback.rs`.
                 let mut local = sums;
                 for (&id, lines) in read.row.ids.iter().zip(read.row.values) {
-                    let weights = panels.row(weights, id);
+                    let row = panels.row(id);
                     let lines: [T::Vector<S>; G] =
                         std::array::from_fn(|g| T::load(simd, &lines[line + g * lanes..][..lanes]));
-                    for (sums, column) in local.iter_mut().zip(columns) {
-                        let weight = T::splat(simd, weights[usize::from(column)]);
+                    for (sums, weights) in local.iter_mut().zip(weights) {
+                        let weight = T::splat(simd, weights[row]);
                         for (sum, lines) in sums.iter_mut().zip(lines) {
                             *sum = T::mul_add(simd, weight, lines, *sum);
                         }

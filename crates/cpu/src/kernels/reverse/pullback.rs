@@ -24,7 +24,7 @@ use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, DenseRows, chunks, tas
 use crate::kernels::layout::table::Links;
 use crate::kernels::reverse::lanes::LaneRows;
 use crate::kernels::reverse::spread::SpreadPullback;
-use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
+use crate::kernels::simd::{InstructionSet, SimdFloat, equally_long, load, store};
 use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
 use crate::kernels::winograd::patches::Patches;
 
@@ -355,7 +355,7 @@ fn accumulate<S: Simd, T: SimdFloat, const G: usize, const V: usize>(
 ) {
     let lanes = T::lanes::<S>();
     let Lines { ids, values, stride } = read.lines;
-    let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+    let lines: [&[T]; V] = equally_long(ids.len(), |line| &values[line * stride..]);
     // The compiler keeps a local copy of the sums in registers through the loop. Through the
     // reference it may load and store them at each step.
     let mut local = *sums;

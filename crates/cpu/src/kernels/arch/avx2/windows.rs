@@ -26,7 +26,7 @@ use crate::kernels::layout::lines::by_lines;
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::Chunk;
 use crate::kernels::reverse::pullback::{Pullback, Read, Start, panels_at_a_time};
-use crate::kernels::simd::SimdFloat;
+use crate::kernels::simd::{SimdFloat, equally_long};
 
 /// Runs the rows of a chunk.
 pub(crate) fn pull<T: SimdFloat>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
@@ -230,7 +230,7 @@ fn product<T: SimdFloat, const V: usize>(
     for read in reads {
         let weights = &panels.tap(panel, read.tap)[column..];
         let Lines { ids, values, stride } = read.lines;
-        let lines: [&[T]; V] = std::array::from_fn(|line| &values[line * stride..][..ids.len()]);
+        let lines: [&[T]; V] = equally_long(ids.len(), |line| &values[line * stride..]);
         for (a, &id) in ids.iter().enumerate() {
             // A row of weights, the window's columns side by side: picked once, used by all V
             // lines.
