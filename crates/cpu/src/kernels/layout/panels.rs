@@ -5,14 +5,14 @@ use std::ops::Range;
 use crate::kernels::layout::rows::CACHE_LINE;
 use crate::kernels::simd::SimdFloat;
 
-/// Elements after the last row of weights: four of the widest vectors may be read from any channel
-/// on, and as many elements as the widest panel has columns from the beginning of any row on.
+/// Elements after the last row of weights: as many as the widest panel has columns, so that every
+/// column is followed by equally many ([`Panels::after_columns`]); and four of the widest vectors
+/// may be read from any channel on.
 const PAD: usize = WIDTHS[1];
 
 /// The least and the most columns to which [`PANEL_BYTES`] limits a pullback's panels. Narrow
 /// panels leave few neighbours to choose active channels from, so that vectors are not full. Wide
-/// panels do not stay in the cache. 256 columns are the most that an index of eight bits reaches
-/// ([`Panels::row`]).
+/// panels do not stay in the cache. Each column more is an element more in [`PAD`].
 const WIDTHS: [usize; 2] = [64, 256];
 
 /// Bytes that a panel should take at most, so that it stays in a core's L2 cache while rows pass
@@ -211,7 +211,8 @@ impl<T: SimdFloat> Panels<T> {
         usize::from(channel) * self.width
     }
 
-    /// How many elements of a tap there are after every column.
+    /// How many elements of a tap follow from the first row of every column on: at least as many as
+    /// reach the last row.
     #[inline(always)]
     pub(crate) fn after_columns(tap: &[T]) -> usize {
         tap.len() - PAD
