@@ -3,9 +3,9 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::kernels::layout::cotangent::{Cotangents, Lines};
+use crate::kernels::layout::cotangent::Cotangents;
 use crate::kernels::layout::lines::{LINE_COUNTS, by_lines};
-use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST, equally_long};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
 
 /// For each channel of a layer's outputs the positions where it is active, and the V cotangents
 /// there.
@@ -70,9 +70,9 @@ impl<T: SimdFloat> ByChannel<T> {
             if row < last {
                 at.source.fetch(row + 1, V, 0..at.source.layout.channels());
             }
-            let Lines { ids, values, stride } = at.source.row(row, V);
-            let lines: [&[T]; V] = equally_long(ids.len(), |line| &values[line * stride..]);
-            for (a, &id) in ids.iter().enumerate() {
+            let read = at.source.row(row, V);
+            let lines = read.each::<V>();
+            for (a, &id) in read.ids.iter().enumerate() {
                 let entry = next[id as usize];
                 next[id as usize] += 1;
                 self.positions[entry] = index as u32;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::kernels::arch;
 use crate::kernels::layout::active::{Active, PAD};
 use crate::kernels::layout::rows::fetch;
-use crate::kernels::simd::{InstructionSet, SimdFloat};
+use crate::kernels::simd::{InstructionSet, SimdFloat, equally_long};
 
 /// How the V lines of rows are laid out.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +92,14 @@ pub(crate) struct Lines<'a, T> {
     pub(crate) ids: &'a [u16],
     pub(crate) values: &'a [T],
     pub(crate) stride: usize,
+}
+
+impl<'a, T> Lines<'a, T> {
+    /// The elements of each line.
+    #[inline(always)]
+    pub(crate) fn each<const V: usize>(&self) -> [&'a [T]; V] {
+        equally_long(self.ids.len(), |line| &self.values[line * self.stride..])
+    }
 }
 
 /// The list of all channels, for dense lines.

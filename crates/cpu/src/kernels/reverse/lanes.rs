@@ -279,7 +279,7 @@ impl<T: SimdFloat, const L: usize> LaneTiles<'_, T, L> {
             // A copy that stays in registers: see `accumulate` in `reverse/pullback.rs`.
             let mut local = sums;
             for (&id, lines) in read.row.ids.iter().zip(read.row.values) {
-                let weights = &weights[usize::from(id) * panels.width..][..V * lanes];
+                let weights = &weights[panels.row(id)..][..V * lanes];
                 let x = T::splat(simd, lines[IN_VECTORS]);
                 for (sum, weight) in local.iter_mut().zip(weights.chunks_exact(lanes)) {
                     *sum = T::mul_add(simd, x, T::load(simd, weight), *sum);

@@ -24,7 +24,7 @@ use crate::kernels::layout::rows::{CACHED_WEIGHTS, Chunk, DenseRows, chunks, tas
 use crate::kernels::layout::table::Links;
 use crate::kernels::reverse::lanes::LaneRows;
 use crate::kernels::reverse::spread::SpreadPullback;
-use crate::kernels::simd::{InstructionSet, SimdFloat, equally_long, load, store};
+use crate::kernels::simd::{InstructionSet, SimdFloat, load, store};
 use crate::kernels::winograd::patched::{Deliver, PatchSource, Patched};
 use crate::kernels::winograd::patches::Patches;
 
@@ -354,12 +354,11 @@ fn accumulate<S: Simd, T: SimdFloat, const G: usize, const V: usize>(
     width: usize,
 ) {
     let lanes = T::lanes::<S>();
-    let Lines { ids, values, stride } = read.lines;
-    let lines: [&[T]; V] = equally_long(ids.len(), |line| &values[line * stride..]);
+    let lines = read.lines.each::<V>();
     // The compiler keeps a local copy of the sums in registers through the loop. Through the
     // reference it may load and store them at each step.
     let mut local = *sums;
-    for (a, &id) in ids.iter().enumerate() {
+    for (a, &id) in read.lines.ids.iter().enumerate() {
         let weights = &weights[id as usize * width..][..G * lanes];
         let weights: [T::Vector<S>; G] =
             std::array::from_fn(|g| T::load(simd, &weights[g * lanes..(g + 1) * lanes]));

@@ -25,7 +25,7 @@ use crate::kernels::layout::cotangent::RowTile;
 use crate::kernels::layout::lines::{MOST_LINES, by_lines};
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{Chunk, chunks, fetch, tasks};
-use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST};
+use crate::kernels::simd::{InstructionSet, SimdFloat, WIDEST, equally_long};
 use crate::kernels::winograd::form::{
     MOST_READS, WinogradForm, load_square, readings, results, store_square,
 };
@@ -266,7 +266,7 @@ impl<T: SimdFloat> Patched<'_, T> {
         let each = products.chunks_exact_mut(R * G * lanes).zip(spectrum.chunks_exact(R * *depth));
         for (frequency, (products, spectrum)) in each.enumerate() {
             next.iter().for_each(|next| self.source.fetch(next.clone(), frequency));
-            let rows: [&[T]; R] = std::array::from_fn(|r| &spectrum[r * *depth..][..panels.inputs]);
+            let rows: [&[T]; R] = equally_long(panels.inputs, |r| &spectrum[r * *depth..]);
             let mut sums = [[zero; G]; R];
             accumulate(simd, &mut sums, rows, &panels.tap(panel, frequency)[column..], panels.width);
             for (to, sums) in products.chunks_exact_mut(G * lanes).zip(sums) {

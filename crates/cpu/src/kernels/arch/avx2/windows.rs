@@ -21,12 +21,12 @@ use pulp::x86::V3;
 
 use crate::kernels::arch::avx2::pairs::Choice;
 use crate::kernels::layout::active::Active;
-use crate::kernels::layout::cotangent::{CotangentTarget, LineLayout, Lines};
+use crate::kernels::layout::cotangent::{CotangentTarget, LineLayout};
 use crate::kernels::layout::lines::by_lines;
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::Chunk;
 use crate::kernels::reverse::pullback::{Pullback, Read, Start, panels_at_a_time};
-use crate::kernels::simd::{SimdFloat, equally_long};
+use crate::kernels::simd::SimdFloat;
 
 /// Runs the rows of a chunk.
 pub(crate) fn pull<T: SimdFloat>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
@@ -229,12 +229,11 @@ fn product<T: SimdFloat, const V: usize>(
     let column = window.first - panels.channels(panel..panel).start;
     for read in reads {
         let weights = &panels.tap(panel, read.tap)[column..];
-        let Lines { ids, values, stride } = read.lines;
-        let lines: [&[T]; V] = equally_long(ids.len(), |line| &values[line * stride..]);
-        for (a, &id) in ids.iter().enumerate() {
+        let lines = read.lines.each::<V>();
+        for (a, &id) in read.lines.ids.iter().enumerate() {
             // A row of weights, the window's columns side by side: picked once, used by all V
             // lines.
-            let near = &weights[usize::from(id) * panels.width..][..2 * T::LANES256];
+            let near = &weights[panels.row(id)..][..2 * T::LANES256];
             let (low, high) = near.split_at(T::LANES256);
             let weight = T::pick256(simd, window.choice, T::read256(low), T::read256(high));
             // A loop instead of closures: a closure would be compiled without the instruction set.

@@ -33,12 +33,12 @@ use crate::kernels::arch::avx512::expand::{ExpandedLines, Expander};
 use crate::kernels::arch::avx512::row_buffer::RowBuffer;
 use crate::kernels::arch::avx512::wide::Vector;
 use crate::kernels::layout::active::{Active, PAD};
-use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout, Lines};
+use crate::kernels::layout::cotangent::{CotangentTarget, Cotangents, LineLayout};
 use crate::kernels::layout::lines::by_lines;
 use crate::kernels::layout::panels::Panels;
 use crate::kernels::layout::rows::{Chunk, fetch};
 use crate::kernels::reverse::pullback::{Pullback, Read, Start, panels_at_a_time};
-use crate::kernels::simd::{SimdFloat, equally_long};
+use crate::kernels::simd::SimdFloat;
 
 /// Runs the rows of a chunk.
 pub(crate) fn pull<T: SimdFloat>(pullbacks: &[Pullback<'_, T>], chunk: &mut Chunk<'_, T>) {
@@ -398,12 +398,11 @@ fn product<T: SimdFloat, const V: usize, const G: usize, const WIDE: usize>(
     }
     for read in reads {
         let weights = panels.tap(panel, read.tap);
-        let Lines { ids, values, stride } = read.lines;
-        let lines: [&[T]; V] = equally_long(ids.len(), |line| &values[line * stride..]);
-        for (a, &id) in ids.iter().enumerate() {
+        let lines = read.lines.each::<V>();
+        for (a, &id) in read.lines.ids.iter().enumerate() {
             // A row of weights, the windows' columns side by side: picked once, used by all V
             // lines.
-            let row = id as usize * panels.width;
+            let row = panels.row(id);
             // Loops instead of closures: a closure would be compiled without the instruction set.
             let mut picked = [zero; G];
             for g in 0..G {
