@@ -257,7 +257,7 @@ fn the_direction_changes_the_objective_as_the_influence_says() {
             let slope = (f(STEP) - f(-STEP)) / (2.0 * STEP);
             let at = scorer.linearize_parameters(image.clone()).unwrap().next().unwrap().unwrap();
             let score = at.score(0, &objective, &Filter::exact()).unwrap();
-            let reached = slope.powi(2) / found.fisher.powi(2);
+            let reached = slope.powi(2) / found.rates.fisher.powi(2);
             if filter == Filter::exact() {
                 assert_near("slope^2 / fisher^2", &[reached], &[score.value], ALONG);
             } else {

@@ -109,7 +109,7 @@ fn a_group_of_zeros_has_no_relative_influence_by_any_way() {
                 let one = samples(1);
                 let found = scorer.parameter_direction(one, &SampleObjective::class(1), zero).unwrap();
                 assert!(found.tensors.iter().all(|tensor| tensor.values.iter().all(|x| *x == 0.0)));
-                assert_eq!((found.fisher, found.log10_fisher), (0.0, None));
+                assert_eq!((found.rates.fisher, found.rates.log10_fisher), (0.0, None));
             }
         }
     }
@@ -147,7 +147,7 @@ fn directions_do_not_vanish_where_probabilities_underflow() {
         let direction = at.direction(&objective, &Filter::exact()).unwrap();
         let square: f64 = direction.values.iter().map(|x| x * x).sum();
         assert!((square - 1.0).abs() < 1e-12);
-        let reached = 2.0 * (direction.log10_slope.unwrap() - direction.log10_fisher.unwrap());
+        let reached = 2.0 * (direction.rates.log10_slope.unwrap() - direction.rates.log10_fisher.unwrap());
         let most = score.log10.unwrap();
         // Rounding of the direction for class 0 also moves class 4, which is e^900 times as
         // likely. The Fisher length is that of the rounded direction, so the ratio is smaller.

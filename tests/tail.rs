@@ -131,7 +131,7 @@ fn directions_are_those_of_the_merged_classes() {
         let at = at.expect("it runs");
         let score = at.score(&objective, scorer.filter()).expect("measured");
         let direction = at.direction(&objective, scorer.filter()).expect("measured");
-        let value = direction.slope.powi(2) / direction.fisher.powi(2);
+        let value = direction.rates.slope.powi(2) / direction.rates.fisher.powi(2);
         assert!((value / score.value - 1.0).abs() < 1e-7, "{value} {}", score.value);
     }
     // The direction in the weights must move the logits as the Gram matrix predicts: its Fisher

@@ -43,7 +43,7 @@ pub(crate) fn run(job: &Job, file: OutputFile) -> Result<()> {
         ("objective", job.target.to_string()),
         ("filter", job.filter_words()),
         ("network", job.network.clone()),
-        ("fisher", found.fisher.to_string()),
+        ("fisher", found.rates.fisher.to_string()),
     ]);
     let path: PathBuf = file.path().to_owned();
     let laid: Vec<NamedTensor> = found.tensors.iter().map(|tensor| laid(tensor, job)).collect();
@@ -52,7 +52,7 @@ pub(crate) fn run(job: &Job, file: OutputFile) -> Result<()> {
         return Ok(());
     }
     let mut out = terminal::output();
-    let (f, filter, fisher) = (function(job.target), job.filter_words(), four_digits(found.fisher));
+    let (f, filter, fisher) = (function(job.target), job.filter_words(), four_digits(found.rates.fisher));
     let said = format!(
         "Most influential direction of all parameters for f = {f}, image {index}, filter {filter}: length 1, \
          Fisher length {fisher}"

@@ -254,8 +254,8 @@ impl Mapping {
         if self.direction {
             let (direction, found) = self.direction(index, at, &image)?;
             tensors.floats("direction".into(), shape.to_vec(), &direction.values);
-            tensors.say("slope", direction.slope);
-            tensors.say("fisher", direction.fisher);
+            tensors.say("slope", direction.rates.slope);
+            tensors.say("fisher", direction.rates.fisher);
             let colours = Colours::Diverging;
             let layer = MapLayer { title: "direction", values: &direction.values, colours, window: None };
             let words =
@@ -365,7 +365,7 @@ impl Mapping {
         let objective = self.job.objective(index);
         let fault = |error| in_split(error, index);
         let direction = at.direction(&objective, &self.job.filter).map_err(fault)?;
-        if direction.log10_fisher.is_none() {
+        if direction.rates.log10_fisher.is_none() {
             return Ok((direction, Vec::new()));
         }
         let sample = TensorData::new(image.to_vec(), [&[1], self.job.data.shape().as_slice()].concat());

@@ -18,16 +18,8 @@ pub struct Direction {
     /// The direction, one value per element of the sample; all zero where no perturbation moves the
     /// distribution.
     pub values: Vec<f64>,
-    /// df . values: change of the objective per unit of Euclidean length; 0 on underflow of f64.
-    pub slope: f64,
-    /// log10 of the size of the slope, also where `slope` underflows; `None` where it is 0.
-    pub log10_slope: Option<f64>,
-    /// Fisher length per unit of Euclidean length; 0 on underflow of f64. For the exact filter,
-    /// slope^2 / fisher^2 is the influence.
-    pub fisher: f64,
-    /// log10 of the Fisher length, also where `fisher` underflows; `None` where the direction does
-    /// not move the distribution.
-    pub log10_fisher: Option<f64>,
+    /// How fast the objective and the distribution move along it.
+    pub rates: Rates,
 }
 
 /// A step along a direction: predicted and actual change of the objective.
@@ -70,8 +62,7 @@ impl Linearization<'_> {
             values.iter_mut().for_each(|x| *x = *x / largest / norm);
         }
         let rates = Rates::new(classes, &objective, &self.velocity(&values))?;
-        let Rates { slope, log10_slope, fisher, log10_fisher } = rates;
-        Ok(Direction { values, slope, log10_slope, fisher, log10_fisher })
+        Ok(Direction { values, rates })
     }
 
     /// J h: the velocities of the differences z_k - z_K of the measured logits, K of them; the last
@@ -135,8 +126,8 @@ impl Scorer {
         let step = |(length, at): (&f64, &Probabilities)| {
             Ok(Step {
                 length: *length,
-                fisher: length.abs() * direction.fisher,
-                predicted: length * direction.slope,
+                fisher: length.abs() * direction.rates.fisher,
+                predicted: length * direction.rates.slope,
                 found: value(at)? - start,
                 class: at.predicted(),
             })

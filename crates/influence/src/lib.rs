@@ -72,6 +72,7 @@ pub use objective::Objective;
 pub use parameter_direction::{DirectionTensor, ParameterDirection};
 pub use parameters::{ParameterLinearization, ParameterLinearizations};
 pub use perturbation::{Budget, Group, Perturbation};
+pub use rates::Rates;
 pub use samples::IntoSamples;
 pub use score::{Score, Setting, is_saturated};
 pub use scorer::{Scorer, ScorerBuilder};

@@ -21,15 +21,8 @@ pub struct ParameterDirection {
     /// The tensors of the group in the model's order; all zero where no perturbation moves the
     /// distribution.
     pub tensors: Vec<DirectionTensor>,
-    /// df . h: change of the objective per unit of Euclidean length; 0 on underflow of f64.
-    pub slope: f64,
-    /// log10 of the size of the slope, also where `slope` underflows; `None` where it is 0.
-    pub log10_slope: Option<f64>,
-    /// Fisher length per unit of Euclidean length; 0 on underflow of f64.
-    pub fisher: f64,
-    /// log10 of the Fisher length, also where `fisher` underflows; `None` where the direction does
-    /// not move the distribution.
-    pub log10_fisher: Option<f64>,
+    /// How fast the objective and the distribution move along it.
+    pub rates: Rates,
 }
 
 /// The component of one tensor.
@@ -90,8 +83,7 @@ impl Scorer {
         velocity.iter_mut().for_each(|v| *v *= unit);
         let cotangent = classes.spread(c.iter().map(|c| c * unit).collect())?;
         let tensors = self.pulled(image, &cotangent, group)?;
-        let Rates { slope, log10_slope, fisher, log10_fisher } = Rates::new(classes, &objective, &velocity)?;
-        Ok(ParameterDirection { tensors, slope, log10_slope, fisher, log10_fisher })
+        Ok(ParameterDirection { tensors, rates: Rates::new(classes, &objective, &velocity)? })
     }
 
     /// The filter for an unscaled Gram matrix. For a relative budget the Gram matrix would be

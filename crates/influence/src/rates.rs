@@ -7,18 +7,21 @@ use influence_manifold::{Probabilities, SampleObjective};
 use crate::error::Result;
 use crate::tail::Classes;
 
-/// Rates of change per unit of length of a direction, with their logarithms, because probabilities
-/// of confident samples leave the range of f64.
+/// Rates of change along a direction h, per unit of its Euclidean length, with their logarithms,
+/// because probabilities of confident samples leave the range of f64. For the exact filter,
+/// slope^2 / fisher^2 along the most influential direction is the influence.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Rates {
-    /// df . h: change of the objective, in its units; 0 on underflow.
-    pub(crate) slope: f64,
-    /// log10 of the size of the slope; `None` where it is 0.
-    pub(crate) log10_slope: Option<f64>,
-    /// Fisher length; 0 on underflow.
-    pub(crate) fisher: f64,
-    /// log10 of the Fisher length; `None` where the direction does not move the distribution.
-    pub(crate) log10_fisher: Option<f64>,
+#[non_exhaustive]
+pub struct Rates {
+    /// df . h: change of the objective, in its units; 0 on underflow of f64.
+    pub slope: f64,
+    /// log10 of the size of the slope, also where `slope` underflows; `None` where it is 0.
+    pub log10_slope: Option<f64>,
+    /// Fisher length; 0 on underflow of f64.
+    pub fisher: f64,
+    /// log10 of the Fisher length, also where `fisher` underflows; `None` where the direction does
+    /// not move the distribution.
+    pub log10_fisher: Option<f64>,
 }
 
 impl Rates {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::names::is_own;
@@ -38,7 +39,7 @@ impl Model {
             true => PathBuf::from("."),
             false => folder.to_owned(),
         });
-        Self::decode(&bytes, file, folder)
+        Self::decode(bytes.into(), file, folder)
     }
 
     /// Decodes a model that is in memory; tensors in other files are refused.
@@ -46,19 +47,20 @@ impl Model {
     /// # Errors
     /// As [`Model::open`]; the file's name in messages is `memory`.
     pub fn read(bytes: &[u8]) -> Result<Self> {
-        Self::decode(bytes, Path::new("memory"), None)
+        Self::decode(Bytes::copy_from_slice(bytes), Path::new("memory"), None)
     }
 
-    fn decode(bytes: &[u8], file: &Path, folder: Option<PathBuf>) -> Result<Self> {
+    fn decode(bytes: Bytes, file: &Path, folder: Option<PathBuf>) -> Result<Self> {
         let corrupt = |offset: Option<u64>, why: String| Error::Corrupt {
             file: file.to_owned(),
             offset,
             why: format!("this is not an ONNX model, or it is damaged: {why}"),
         };
+        let size = bytes.len();
         let mut rest = bytes;
         let model = ModelProto::decode(&mut rest).map_err(|error| {
             // The parser stops at the fault, so the bytes that it has not consumed give the offset.
-            corrupt(Some((bytes.len() - rest.len()) as u64), error.to_string())
+            corrupt(Some((size - rest.len()) as u64), error.to_string())
         })?;
         let Some(graph) = model.graph else {
             return Err(corrupt(None, "it has no graph".into()));

@@ -3,9 +3,10 @@
 //! Field numbers and types are those of onnx.proto (IR version 13). The parser skips fields that
 //! are not declared: documentation strings, training graphs, shape annotations of inner values.
 //! prost reads the wire format and enforces its limits (lengths, recursion, UTF-8). `message!`
-//! replaces prost's derive macro, whose dependencies would force a rebuild of all of Burn.
+//! replaces prost's derive macro, whose dependencies would force a rebuild of all of Burn. The
+//! elements of tensors are not copied: they are parts of the file's bytes.
 
-use prost::bytes::{Buf, BufMut};
+use prost::bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
 
@@ -168,7 +169,7 @@ message! {
         int32_data: Vec<i32> = 5 repeated int32;
         int64_data: Vec<i64> = 7 repeated int64;
         name: String = 8 one string;
-        raw_data: Option<Vec<u8>> = 9 optional bytes;
+        raw_data: Option<Bytes> = 9 optional bytes;
         double_data: Vec<f64> = 10 repeated double;
         uint64_data: Vec<u64> = 11 repeated uint64;
         external_data: Vec<StringStringEntryProto> = 13 repeated message;

@@ -4,7 +4,7 @@
 //! to the model's. In all cases their number must be that of the shape; no memory is allocated
 //! because a shape claims it.
 
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{Bytes, DType, Element, TensorData};
 use half::{bf16, f16};
 
 use crate::error::Refusal;
@@ -190,9 +190,14 @@ pub(crate) fn inline(tensor: &TensorProto) -> Result<KnownTensor, Refusal> {
 /// A trainable tensor: f64 if the file has that, else f32 (f16 and bf16 convert to it exactly).
 pub(crate) fn weight(tensor: &TensorProto, external: Option<&[u8]>) -> Result<TensorData, Refusal> {
     Ok(match numbers(tensor, external)? {
-        (shape, TensorNumbers::Single(values)) => TensorData::new(values, shape),
-        (shape, TensorNumbers::Double(values)) => TensorData::new(values, shape),
+        (shape, TensorNumbers::Single(values)) => shared(values, shape),
+        (shape, TensorNumbers::Double(values)) => shared(values, shape),
     })
+}
+
+/// A tensor whose clones have the same memory: the importer keeps what the graph has.
+fn shared<T: Element>(values: Vec<T>, shape: Vec<usize>) -> TensorData {
+    TensorData::from_bytes(Bytes::from_elems(values).shared(), shape, T::dtype())
 }
 
 /// The transpose of a matrix.
@@ -201,10 +206,10 @@ pub(crate) fn turned(data: &TensorData) -> TensorData {
         (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
     }
     let (rows, columns) = (data.shape()[0], data.shape()[1]);
-    let shape = [columns, rows];
+    let shape = vec![columns, rows];
     match data.dtype() {
-        DType::F64 => TensorData::new(turn(data.as_slice::<f64>().unwrap_or_default(), rows, columns), shape),
-        _ => TensorData::new(turn(data.as_slice::<f32>().unwrap_or_default(), rows, columns), shape),
+        DType::F64 => shared(turn(data.as_slice::<f64>().unwrap_or_default(), rows, columns), shape),
+        _ => shared(turn(data.as_slice::<f32>().unwrap_or_default(), rows, columns), shape),
     }
 }
 
@@ -232,7 +237,7 @@ mod tests {
             (BOOL, &[1, 0], [1.0, 0.0]),
         ];
         for (data_type, bytes, expected) in cases {
-            let raw = TensorProto { raw_data: Some(bytes.to_vec()), ..tensor(data_type, &[2]) };
+            let raw = TensorProto { raw_data: Some(bytes.to_vec().into()), ..tensor(data_type, &[2]) };
             let mut listed = tensor(data_type, &[2]);
             match data_type {
                 FLOAT => listed.float_data = expected.map(|x| x as f32).to_vec(),
@@ -250,7 +255,7 @@ mod tests {
 
     #[test]
     fn tensor_that_does_not_fill_its_shape_is_refused() {
-        let short = TensorProto { raw_data: Some(vec![0; 7]), ..tensor(FLOAT, &[2]) };
+        let short = TensorProto { raw_data: Some(vec![0; 7].into()), ..tensor(FLOAT, &[2]) };
         assert!(numbers(&short, None).is_err_and(|why| why.why.contains("7 bytes")));
         assert!(numbers(&tensor(FLOAT, &[2]), None).is_err_and(|why| why.why.contains("0 elements")));
         assert!(numbers(&tensor(FLOAT, &[-2]), None).is_err());

@@ -16,7 +16,7 @@ use burn::backend::ir::{FloatOperationIr, GridSamplePaddingModeIr, InterpolateMo
 
 use super::arithmetic::sum_to;
 use super::conv::dims4;
-use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, over_cotangents, with_leading};
+use super::{Keep, Lowered, Op, Recognition, Rule, Saved, both, cubic, over_cotangents, with_leading};
 use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -62,14 +62,6 @@ struct Tap {
     /// The derivative of the weight with respect to the grid's coordinate.
     slope: Array,
 }
-
-/// The parameter a of cubic convolution (Keys 1981), with PyTorch's value.
-const A: f64 = -0.75;
-/// The weight of cubic convolution at distances up to one pixel: the coefficients of the powers of
-/// the distance, the constant first.
-const NEAR: [f64; 4] = [1.0, 0.0, -(A + 3.0), A + 2.0];
-/// The weight of cubic convolution at distances between one pixel and two.
-const FAR: [f64; 4] = [-4.0 * A, 8.0 * A, -5.0 * A, A];
 
 /// A polynomial with these coefficients, the constant first.
 fn polynomial(x: &Array, coefficients: &[f64]) -> Array {
@@ -165,7 +157,7 @@ impl GridSample {
                 true => (behind.clone().neg().add_scalar(offset), -1.0),
                 false => (behind.clone().add_scalar(-offset), 1.0),
             };
-            let weights = if offset == 0.0 || offset == 1.0 { NEAR } else { FAR };
+            let weights = if offset == 0.0 || offset == 1.0 { cubic::NEAR } else { cubic::FAR };
             let slope = polynomial(&distance, &derivative(weights)).mul_scalar(grows * self.scale(size));
             let [index, _] = self.moved_inside(low.clone().add_scalar(offset), size, place);
             Tap { index, weight: polynomial(&distance, &weights), slope }

@@ -13,6 +13,7 @@ pub mod assembly;
 pub mod attention;
 pub(crate) mod constant;
 pub mod conv;
+mod cubic;
 pub mod elementwise;
 pub mod grid;
 pub mod indexing;

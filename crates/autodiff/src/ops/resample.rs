@@ -12,7 +12,7 @@ use burn::backend::ir::{InterpolateModeIr, ModuleOperationIr, OperationIr};
 use burn::tensor::TensorData;
 
 use super::conv::dims4;
-use super::{Keep, Op, Recognition, Rule, Saved, only, unary, with_leading};
+use super::{Keep, Op, Recognition, Rule, Saved, cubic, only, unary, with_leading};
 use crate::array::{Array, Placement};
 use crate::coupling::{BatchAxis, Passage};
 
@@ -79,7 +79,9 @@ impl Interpolate {
                 let (low, weight) = (position.floor(), position.fract());
                 vec![(edge(low as isize), 1.0 - weight), (edge(low as isize + 1), weight)]
             }
-            Mode::Bicubic => (-1..=2).map(|offset| (edge(at(offset)), cubic(distance(offset)))).collect(),
+            Mode::Bicubic => {
+                (-1..=2).map(|offset| (edge(at(offset)), cubic::weight(distance(offset)))).collect()
+            }
             Mode::Lanczos3 => {
                 // Pixels outside are left out, and the weights of the others sum to 1.
                 let inside = |offset: &isize| (0..size as isize).contains(&at(*offset));
@@ -98,17 +100,6 @@ impl Interpolate {
             self.taps(size, output, i).into_iter().for_each(|(index, weight)| row[index] += weight);
         }
         Array::from_data(TensorData::new(weights, [output, size]), place)
-    }
-}
-
-/// The weight of cubic convolution at a distance in pixels, with a = -0.75 (Keys 1981).
-fn cubic(distance: f64) -> f64 {
-    const A: f64 = -0.75;
-    let t = distance.abs();
-    match t {
-        _ if t < 1.0 => ((A + 2.0) * t - (A + 3.0)) * t * t + 1.0,
-        _ if t < 2.0 => ((A * t - 5.0 * A) * t + 8.0 * A) * t - 4.0 * A,
-        _ => 0.0,
     }
 }
 
