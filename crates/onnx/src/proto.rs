@@ -3,8 +3,9 @@
 //! Field numbers and types are those of onnx.proto (IR version 13). The parser skips fields that
 //! are not declared: documentation strings, training graphs, shape annotations of inner values.
 //! prost reads the wire format and enforces its limits (lengths, recursion, UTF-8). `message!`
-//! replaces prost's derive macro, whose dependencies would force a rebuild of all of Burn. The
-//! elements of tensors are not copied: they are parts of the file's bytes.
+//! replaces prost's derive macro, whose dependencies would force a rebuild of all of Burn.
+//! `raw_data`, where tensors usually have their elements, is not copied: it is a part of the file's
+//! bytes.
 
 use prost::bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{self, DecodeContext, WireType};

@@ -218,6 +218,9 @@ mod tests {
     //! Numbers of every type, from bytes and from lists, and tensors whose elements do not fit
     //! their shape.
 
+    use prost::Message;
+    use prost::bytes::Bytes;
+
     use super::*;
 
     fn tensor(data_type: i32, dims: &[i64]) -> TensorProto {
@@ -262,6 +265,17 @@ mod tests {
         assert!(numbers(&tensor(FLOAT, &[i64::MAX, i64::MAX]), None).is_err());
         assert!(numbers(&tensor(8, &[1]), None).is_err_and(|why| why.why.contains("string")));
         assert_eq!(known(&tensor(FLOAT, &[0, 4]), None).map(|known| known.values), Ok(vec![]));
+    }
+
+    #[test]
+    fn elements_are_neither_copied_from_the_message_nor_with_a_weight() {
+        let raw = TensorProto { raw_data: Some(vec![0; 8].into()), ..tensor(FLOAT, &[2]) };
+        let file = Bytes::from(raw.encode_to_vec());
+        let read = TensorProto::decode(file.clone()).expect("it was encoded here");
+        let elements = read.raw_data.as_ref().expect("they were encoded").as_ptr_range();
+        assert!(file.as_ptr_range().contains(&elements.start) && elements.end <= file.as_ptr_range().end);
+        let weight = weight(&read, None).expect("two floats");
+        assert_eq!(weight.as_bytes().as_ptr(), weight.clone().as_bytes().as_ptr());
     }
 
     #[test]
