@@ -38,6 +38,11 @@ const LONE: usize = 1;
 /// small.
 const ROUNDINGS: f64 = 16.0;
 
+/// Two runs may differ by this much whatever the logits: what is left of numbers that cancel may be
+/// so small that single precision, by which rounding is measured, has no such numbers. Its smallest
+/// normal number is 1.18e-38.
+const UNDERFLOW: f64 = 1.2e-38;
+
 /// Whether a program is compared with the model's own forward pass when it is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Check {
@@ -216,7 +221,8 @@ impl ModelComparison<'_> {
 
     /// The difference allowed between two runs' logits.
     fn allowed(&self) -> f64 {
-        self.relative() * largest(&self.reference.together).max(largest(&self.reference.alone))
+        let largest = largest(&self.reference.together).max(largest(&self.reference.alone));
+        UNDERFLOW.max(self.relative() * largest)
     }
 
     /// The effect of rounding on these logits: the difference between single and double precision,
@@ -292,6 +298,7 @@ mod tests {
     //! The reports for a graph that was changed after its capture, and for an executor that
     //! computes one node wrongly.
 
+    use burn::module::Param;
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::activation::tanh;
 
@@ -324,9 +331,13 @@ mod tests {
         }
     }
 
-    /// Burn's executor, with wrong results from one node on.
+    /// Burn's executor, whose results are off by a number from one node on.
     #[derive(Debug)]
-    struct Wrong(BurnExecutor, usize);
+    struct Wrong {
+        burn: BurnExecutor,
+        node: usize,
+        by: f64,
+    }
 
     impl Executor for Wrong {
         fn name(&self) -> String {
@@ -334,39 +345,61 @@ mod tests {
         }
 
         fn linearize(&self, batch: TensorData) -> Result<Box<dyn Linearized + '_>> {
-            self.0.linearize(batch)
+            self.burn.linearize(batch)
         }
 
         fn logits(&self, batch: TensorData) -> Result<TensorData> {
-            Ok(off(&self.0.logits(batch)?))
+            Ok(off(&self.burn.logits(batch)?, self.by))
         }
 
         fn observe(&self, batch: TensorData, look: &mut dyn FnMut(usize, TensorData)) -> Result<()> {
-            self.0.observe(batch, &mut |node, value| {
-                look(node, if node < self.1 { value } else { off(&value) });
+            self.burn.observe(batch, &mut |node, value| {
+                look(node, if node < self.node { value } else { off(&value, self.by) });
             })
         }
     }
 
-    fn off(data: &TensorData) -> TensorData {
-        TensorData::new(data.iter::<f64>().map(|x| x + 0.1).collect::<Vec<_>>(), data.shape().clone())
+    fn off(data: &TensorData, by: f64) -> TensorData {
+        TensorData::new(data.iter::<f64>().map(|x| x + by).collect::<Vec<_>>(), data.shape().clone())
+    }
+
+    /// Loads a program that is off from one node on.
+    fn wrong(graph: &Arc<Graph>, node: usize, by: f64) -> Program {
+        let plan = Arc::new(Plan::input(Arc::clone(graph), 2, 2, Precision::F64).expect("it is planned"));
+        let burn = BurnExecutor::new(Arc::clone(&plan), &Device::flex()).expect("it loads");
+        Program::with_executor(plan, Box::new(Wrong { burn, node, by }))
     }
 
     #[test]
     fn the_first_node_that_differs_is_named() {
         let graph = Arc::new(graph());
         for node in 0..graph.nodes.len() {
-            let plan =
-                Arc::new(Plan::input(Arc::clone(&graph), 2, 2, Precision::F64).expect("it is planned"));
-            let burn = BurnExecutor::new(Arc::clone(&plan), &Device::flex()).expect("it loads");
+            let program = wrong(&graph, node, 0.1);
             // Constants are folded, and not computed with the batch.
-            let computed = plan.steps.iter().map(|step| step.node).find(|&step| step >= node);
-            let program = Program::with_executor(plan, Box::new(Wrong(burn, node)));
+            let computed = program.plan().steps.iter().map(|step| step.node).find(|&step| step >= node);
             let refused = program.compare(&Device::flex(), &Check::On).expect_err("it is refused");
             let Error::Disagrees { node: found, remedy, .. } = refused else { panic!("{refused}") };
             assert_eq!((found, remedy), (graph.describe(computed.expect("the last one")), OTHER));
             assert!(program.compare(&Device::flex(), &Check::Off("a test".into())).is_ok());
         }
+    }
+
+    #[test]
+    fn logits_that_are_rounding_alone_are_not_compared() {
+        let device = Device::flex();
+        let weight = TensorData::from([[0.7, -0.3], [0.1, 0.9], [-0.6, 0.2]]);
+        let weight = Param::from_tensor(Tensor::from_data(weight, (&device, DType::F64)));
+        let layer = Linear { weight, bias: None };
+        // A number minus itself, up to rounding, where f32 has only zero.
+        let forward = |layer: &Linear, x: Tensor<2>| {
+            let y = layer.forward(x) * 1e-60;
+            y.clone() / 3.0 * 3.0 - y
+        };
+        let graph = Arc::new(Graph::capture(&layer, forward, &[3], &device).expect("it is captured"));
+        let node = graph.nodes.len() - 1;
+        assert!(wrong(&graph, node, 1e-70).compare(&device, &Check::On).is_ok());
+        let refused = wrong(&graph, node, 1e-30).compare(&device, &Check::On);
+        assert!(matches!(refused, Err(Error::Disagrees { .. })), "{refused:?}");
     }
 
     #[test]

@@ -14,6 +14,10 @@
 //!                      | A^T x A
 //!                   results  [result][row of registers][channel]
 //! ```
+//!
+//! How many rows of registers there are is a constant only of the products, and the form only of
+//! the transforms: both together would be eight copies of all of it, a quarter of the build of
+//! these kernels.
 
 use std::ops::Range;
 
@@ -93,22 +97,24 @@ impl<T: SimdFloat, D: Deliver<T>> WithSimd for Bands<'_, '_, T, D> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match (self.patched.source.patches.form(), S::REGISTER_COUNT < 32) {
-            (WinogradForm::Two, false) => self.by_rows::<S, 2, 4, 2>(simd),
-            (WinogradForm::Two, true) => self.by_rows::<S, 1, 4, 2>(simd),
-            (WinogradForm::Four, false) => self.by_rows::<S, 2, 6, 4>(simd),
-            (WinogradForm::Four, true) => self.by_rows::<S, 1, 6, 4>(simd),
+        // One vector of sums per row where registers are few, two where there are more.
+        if const { S::REGISTER_COUNT < 32 } {
+            self.groups::<S, 1>(simd);
+        } else {
+            self.groups::<S, 2>(simd);
         }
     }
 }
 
 /// The buffers of a group of patches.
 struct PatchBuffers<T> {
+    /// R: how many rows of registers are in use.
+    rows: usize,
     /// `[frequency][row of registers][channel]`
     spectrum: Vec<T>,
     /// Elements from one row of the spectrum to the next.
     depth: usize,
-    /// `[frequency][row of registers][column]`
+    /// `[frequency][row of registers][column]`, with room for [`MOST_LINES`] rows
     products: Vec<T>,
     /// `[result][row of registers][channel]`
     results: Vec<T>,
@@ -118,35 +124,34 @@ struct PatchBuffers<T> {
 
 impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
     #[inline(always)]
-    fn by_rows<S: Simd, const G: usize, const N: usize, const M: usize>(mut self, simd: S) {
-        let lines = self.patched.source.lines;
-        // With fewer than 5 lines a group has several patches.
-        let rows = lines * self.patched.together();
-        by_lines!(@among [5 7 8 9] S, rows, |R| self.groups::<S, R, G, N, M>(simd));
-    }
-
-    #[inline(always)]
-    fn groups<S: Simd, const R: usize, const G: usize, const N: usize, const M: usize>(&mut self, simd: S) {
+    fn groups<S: Simd, const G: usize>(mut self, simd: S) {
         let Patched { source, panels } = *self.patched;
         let PatchSource { patches, lines, .. } = source;
-        let columns = G * T::lanes::<S>();
+        let (columns, together) = (G * T::lanes::<S>(), self.patched.together());
+        // With fewer than 5 lines a group has several patches.
+        let rows = lines * together;
         let depth = panels.inputs.next_multiple_of(T::lanes::<S>());
         let width = panels.outputs.next_multiple_of(columns);
+        let form = patches.form();
         let mut buffers = PatchBuffers {
-            spectrum: vec![T::default(); N * N * R * depth],
+            rows,
+            spectrum: vec![T::default(); patches.frequencies() * rows * depth],
             depth,
-            products: vec![T::default(); N * N * R * columns],
-            results: vec![T::default(); M * M * R * width],
+            products: vec![T::default(); patches.frequencies() * MOST_LINES * columns],
+            results: vec![T::default(); form.results().pow(2) * rows * width],
             width,
         };
         // The chunk's range counts lines of patches.
         let all = patches.of_bands(self.chunk.rows.clone());
-        let group = |first: usize| first..all.end.min(first + self.patched.together());
-        for first in all.clone().step_by(self.patched.together()) {
+        let group = |first: usize| first..all.end.min(first + together);
+        for first in all.clone().step_by(together) {
             for (at, patch) in group(first).enumerate() {
                 for line in 0..lines {
                     let to = &mut buffers.spectrum[(at * lines + line) * depth..];
-                    source.frequencies::<S, N>(simd, patch, line, to, R * depth);
+                    match form {
+                        WinogradForm::Two => source.frequencies::<S, 4>(simd, patch, line, to, rows * depth),
+                        WinogradForm::Four => source.frequencies::<S, 6>(simd, patch, line, to, rows * depth),
+                    }
                 }
             }
             // What the group after this one reads is fetched while the last columns of this one are
@@ -157,19 +162,25 @@ impl<T: SimdFloat, D: Deliver<T>> Bands<'_, '_, T, D> {
                 for column in (0..panels.width.min(written)).step_by(columns) {
                     let ends = column + columns >= written;
                     let next = ends.then(|| next.clone());
-                    self.patched.multiply::<S, R, G, N>(simd, panel, column, next, &mut buffers);
-                    finish::<S, T, R, G, N, M>(simd, panel * panels.width + column, &mut buffers);
+                    by_lines!(@among [5 7 8 9] S, rows, |R| {
+                        self.patched.multiply::<S, R, G>(simd, panel, column, next, &mut buffers);
+                    });
+                    let first = panel * panels.width + column;
+                    match form {
+                        WinogradForm::Two => finish::<S, T, G, 4, 2>(simd, first, &mut buffers),
+                        WinogradForm::Four => finish::<S, T, G, 6, 4>(simd, first, &mut buffers),
+                    }
                 }
             }
-            self.write::<S, R>(simd, group(first), &buffers);
+            self.write(simd, group(first), &buffers);
         }
     }
 
     /// Hands on the results.
     #[inline(always)]
-    fn write<S: Simd, const R: usize>(&mut self, simd: S, group: Range<usize>, buffers: &PatchBuffers<T>) {
+    fn write<S: Simd>(&mut self, simd: S, group: Range<usize>, buffers: &PatchBuffers<T>) {
         let (lines, stride, width) = (self.patched.source.lines, buffers.width, self.patched.panels.outputs);
-        for (at, results) in buffers.results.chunks_exact(R * stride).enumerate() {
+        for (at, results) in buffers.results.chunks_exact(buffers.rows * stride).enumerate() {
             for (patch, values) in group.clone().zip(results.chunks(lines * stride)) {
                 let Some(row) = self.patched.source.patches.written(patch, at) else { continue };
                 let tile = RowTile { row, first: 0, width, values, stride };
@@ -253,7 +264,7 @@ impl<T: SimdFloat> Patched<'_, T> {
     /// read is fetched: a patch reads as many rows as it has frequencies, so each frequency fetches
     /// one of these.
     #[inline(always)]
-    fn multiply<S: Simd, const R: usize, const G: usize, const N: usize>(
+    fn multiply<S: Simd, const R: usize, const G: usize>(
         &self,
         simd: S,
         panel: usize,
@@ -263,7 +274,7 @@ impl<T: SimdFloat> Patched<'_, T> {
     ) {
         let (panels, lanes, zero) = (self.panels, T::lanes::<S>(), T::splat(simd, T::default()));
         let PatchBuffers { spectrum, depth, products, .. } = buffers;
-        let each = products.chunks_exact_mut(R * G * lanes).zip(spectrum.chunks_exact(R * *depth));
+        let each = products.chunks_exact_mut(MOST_LINES * G * lanes).zip(spectrum.chunks_exact(R * *depth));
         for (frequency, (products, spectrum)) in each.enumerate() {
             next.iter().for_each(|next| self.source.fetch(next.clone(), frequency));
             let rows: [&[T]; R] = equally_long(panels.inputs, |r| &spectrum[r * *depth..]);
@@ -280,18 +291,18 @@ impl<T: SimdFloat> Patched<'_, T> {
 
 /// A^T x A: the results of some columns, from `first` on, from their products.
 #[inline(always)]
-fn finish<S: Simd, T: SimdFloat, const R: usize, const G: usize, const N: usize, const M: usize>(
+fn finish<S: Simd, T: SimdFloat, const G: usize, const N: usize, const M: usize>(
     simd: S,
     first: usize,
     buffers: &mut PatchBuffers<T>,
 ) {
     let lanes = T::lanes::<S>();
-    let PatchBuffers { products, results: out, width, .. } = buffers;
-    for r in 0..R {
+    let PatchBuffers { rows, products, results: out, width, .. } = buffers;
+    for r in 0..*rows {
         for g in 0..G {
-            let x = load_square::<S, T, N>(simd, &products[(r * G + g) * lanes..], R * G * lanes);
+            let x = load_square::<S, T, N>(simd, &products[(r * G + g) * lanes..], MOST_LINES * G * lanes);
             let y = results::<S, T, N, M>(simd, x);
-            store_square::<S, T, M>(simd, y, &mut out[r * *width + first + g * lanes..], R * *width);
+            store_square::<S, T, M>(simd, y, &mut out[r * *width + first + g * lanes..], *rows * *width);
         }
     }
 }
