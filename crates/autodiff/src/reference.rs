@@ -38,7 +38,7 @@ const LONE: usize = 1;
 /// small.
 const ROUNDINGS: f64 = 16.0;
 
-/// Two runs may differ by this much whatever the logits: what is left of numbers that cancel may be
+/// Two runs may differ by this much whatever the values: what is left of numbers that cancel may be
 /// so small that single precision, by which rounding is measured, has no such numbers. Its smallest
 /// normal number is 1.18e-38.
 const UNDERFLOW: f64 = 1.2e-38;
@@ -194,7 +194,7 @@ impl ModelComparison<'_> {
         let lone = &together[LONE * classes..][..classes];
         // The tolerance is generous and costs nothing; only where it is exceeded is rounding
         // measured.
-        let mut allowed = self.allowed();
+        let mut allowed = self.tolerance(largest(together).max(largest(alone)));
         if furthest(alone, lone, allowed).or_else(|| furthest(together, found, allowed)).is_none() {
             return Ok(());
         }
@@ -209,20 +209,14 @@ impl ModelComparison<'_> {
         Err(Error::Disagrees { engine: self.program.engine(), node, sample, class, expected, found, remedy })
     }
 
-    /// The difference allowed between two runs of one value, relative to the largest value: half of
-    /// the digits.
+    /// The difference allowed between two runs of values of this largest magnitude: half of the
+    /// digits.
     ///
     /// Rounding errors of deep networks are well below: f32 runs of the networks that we know
     /// differ by 1e-5 at most, f64 runs by 1e-13. An error of the engine is of the order of the
     /// logits themselves.
-    fn relative(&self) -> f64 {
-        (-f64::from(self.digits) / 2.0).exp2()
-    }
-
-    /// The difference allowed between two runs' logits.
-    fn allowed(&self) -> f64 {
-        let largest = largest(&self.reference.together).max(largest(&self.reference.alone));
-        UNDERFLOW.max(self.relative() * largest)
+    fn tolerance(&self, largest: f64) -> f64 {
+        UNDERFLOW.max((-f64::from(self.digits) / 2.0).exp2() * largest)
     }
 
     /// The effect of rounding on these logits: the difference between single and double precision,
@@ -270,7 +264,7 @@ impl ModelComparison<'_> {
         })?;
         let differs = |expected: &Vec<f64>, found: &[f64]| {
             expected.len() != found.len()
-                || furthest(expected, found, self.relative() * largest(expected)).is_some()
+                || furthest(expected, found, self.tolerance(largest(expected))).is_some()
         };
         let mut first: Option<usize> = None;
         self.program.executor().observe(batch, &mut |node, value| {
